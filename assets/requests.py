@@ -1,0 +1,623 @@
+"""Request logs: every object that has arrived becomes `raw.requests`, written once, and an account of every line.
+
+A format is a file beside this one with a `FORMAT`; here is what all formats share: finding objects, knowing them by their
+content, the clean and the careful path, and finding records that speak of one request (contract, "One request, one winner").
+"""
+
+import functools
+import importlib
+import json
+import logging
+import pkgutil
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import duckdb
+
+import assets
+from pipelines.calendar import Clock
+from pipelines.reading import (
+    FUTURE_SECONDS,
+    NESTING_LIMIT,
+    RequestFormat,
+    SpooledObject,
+    arrow_rows,
+    careful_rows,
+    long_number_pattern,
+    read_through,
+    shape_of,
+)
+from pipelines.settings import RequestSource, Settings, SettingsError
+from pipelines.store import Draft, RawTable, arrow_table, parquet_list, quote, write_whole
+
+log = logging.getLogger("meterhouse.land")
+
+BATCH_BYTES = 256 * 2**20
+CAREFUL_ROWS = 100_000
+
+REQUEST_COLUMNS: dict[str, tuple[str, str]] = {
+    "gateway": ("varchar", "Whose request ids these are"),
+    "source_name": ("varchar", "The [[requests]] source it came by"),
+    "format": ("varchar", "The format of that source"),
+    "request_id": ("varchar", "Opaque and case-sensitive, unique for ever within a gateway"),
+    "completed_at": ("timestamp", "When the request completed and was metered, UTC"),
+    "usage_date": ("date", "The UTC day of completed_at"),
+    "workspace_id": ("varchar", "As the record states it"),
+    "source_workspace_id": ("varchar", "The source's workspace_id setting"),
+    "api_key_id": ("varchar", "The key that made the request"),
+    "member_id": ("varchar", "Who made it, for Playground requests only"),
+    "source": ("varchar", "api or playground"),
+    "requested_model": ("varchar", "What the caller asked for"),
+    "model": ("varchar", "What served the call"),
+    "fallback_from": ("varchar", "The model that failed, where a fallback fired"),
+    "fallback_depth": ("integer", "How far down its chain the fallback went"),
+    "status": ("integer", "HTTP status"),
+    "error_code": ("varchar", "The error's name"),
+    "is_streamed": ("boolean", "Whether the answer was streamed"),
+    "prompt_tokens": ("bigint", "Tokens in"),
+    "completion_tokens": ("bigint", "Tokens out"),
+    "total_tokens": ("bigint", "As stated, else in plus out"),
+    "credits": ("decimal(18, 9)", "Credits used, exact"),
+    "latency_ms": ("bigint", "Milliseconds from gateway in to gateway out"),
+    "gateway_in_at": ("timestamp", "The request reached the gateway, UTC"),
+    "provider_in_at": ("timestamp", "It was sent to the provider, UTC"),
+    "provider_out_at": ("timestamp", "The provider had answered, UTC"),
+    "gateway_out_at": ("timestamp", "The gateway had answered, UTC"),
+    "source_object": ("varchar", "sha256 of the object it was read from"),
+    "source_line": ("bigint", "Its physical line there, from 1"),
+    "arrived_at": ("timestamp", "When the object was landed, UTC"),
+}
+
+TABLES: dict[str, RawTable] = {
+    "raw.requests": RawTable(
+        "A record of a request, as its log states it, duplicates and all.", REQUEST_COLUMNS, by_day=True
+    ),
+    "raw.source_objects": RawTable(
+        "An object that was landed, and what was in it.",
+        {
+            "object_sha256": ("varchar", "Of the unpacked bytes, or of the raw ones where they can't be unpacked"),
+            "source": ("varchar", "The source it came by"),
+            "gateway": ("varchar", "Whose request ids are in it"),
+            "format": ("varchar", "The format it was read as"),
+            "location": ("varchar", "Where it was first found"),
+            "arrived_at": ("timestamp", "When it was landed, UTC"),
+            "read_count": ("bigint", "Records read"),
+            "landed_count": ("bigint", "Records that became rows of raw.requests"),
+            "folded_count": ("bigint", "Attempts folded into another record"),
+            "quarantined_count": ("bigint", "Records set aside"),
+            "rounded_count": ("bigint", "Records whose money was rounded to nine places"),
+            "credits": ("decimal(38, 9)", "Of the landed records"),
+            "first_at": ("timestamp", "The earliest completed_at, UTC"),
+            "last_at": ("timestamp", "The latest completed_at, UTC"),
+            "refused": ("varchar", "Why the whole object was quarantined; null where it was read"),
+        },
+    ),
+    "raw.quarantine": RawTable(
+        "A line that could not be read without guessing, remembered by its place and hash, never by its text.",
+        {
+            "object_sha256": ("varchar", "The object it stands in"),
+            "location": ("varchar", "Where that object was found"),
+            "line_number": ("bigint", "Physical line from 1; null: the whole object"),
+            "byte_offset": ("bigint", "Where the line begins, in unpacked bytes"),
+            "byte_length": ("bigint", "How long it is, without its line end"),
+            "line_sha256": ("varchar", "Of its bytes"),
+            "reason": ("varchar", "Why it was set aside"),
+            "source": ("varchar", "The source it came by"),
+            "arrived_at": ("timestamp", "When, UTC"),
+        },
+    ),
+    "staging.request_ids": RawTable(
+        "A hash of a request's gateway and id, to find other records of it: an index, rebuilt when DuckDB changes its hash.",
+        {"id_hash": ("ubigint", "hash(gateway, request_id) of the DuckDB named in the snapshot")},
+        by_day=True,
+    ),
+    "staging.request_contests": RawTable(
+        "A record of a request that has several records, repeated for each day on which one of them stands.",
+        {**REQUEST_COLUMNS, "contest_date": ("date", "A day on which a record of this request stands")},
+        by_day=True,
+    ),
+}
+
+ENGINE = f"DuckDB {duckdb.__version__}"
+IDENTITY = "hash(gateway, request_id)"
+
+
+@functools.cache
+def formats() -> Mapping[str, RequestFormat]:
+    """Every format of request logs: the files beside this one that have a `FORMAT`."""
+    modules = [
+        importlib.import_module(f"{assets.__name__}.{found.name}")
+        for found in pkgutil.iter_modules(assets.__path__)
+        if found.name != "requests"
+    ]
+    return {module.FORMAT.name: module.FORMAT for module in modules if hasattr(module, "FORMAT")}
+
+
+def land(draft: Draft, settings: Settings, clock: Clock) -> None:
+    """Lands every object not landed before, whatever days are in it, and settles which records speak of one request."""
+    _reindex(draft)
+    seen = Seen(draft)
+    for source in settings.requests:
+        if source.format not in formats():
+            raise SettingsError(
+                f"source '{source.name}': there is no format '{source.format}'; known are "
+                f"{', '.join(sorted(formats()))}."
+            )
+        landing = Landing(draft, source, formats()[source.format], settings, clock, seen)
+        landing.run()
+    seen.keep()
+
+
+class Seen:
+    """Which bytes lie at which place, so that an unchanged file need not be read again: a cache, safe to lose."""
+
+    def __init__(self, draft: Draft) -> None:
+        self.path = draft.store.root / "ops" / "nights" / ".seen.json"
+        try:
+            self.places: dict[str, list[Any]] = json.loads(self.path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            self.places = {}
+        self.before = json.dumps(self.places, sort_keys=True)
+        known = draft.query("select gateway, object_sha256 from raw.source_objects").to_pylist()
+        self.objects = {(row["gateway"], row["object_sha256"]) for row in known}
+
+    def knows(self, gateway: str, spooled: SpooledObject) -> bool:
+        place = self.places.get(spooled.location)
+        return bool(
+            place
+            and place[:2] == [spooled.size, spooled.modified_ns]
+            and (gateway, place[2]) in self.objects
+        )
+
+    def add(self, gateway: str, spooled: SpooledObject) -> None:
+        self.places[spooled.location] = [spooled.size, spooled.modified_ns, spooled.sha256]
+        self.objects.add((gateway, spooled.sha256))
+
+    def keep(self) -> None:
+        text = json.dumps(self.places, sort_keys=True)
+        if text != self.before:
+            write_whole(self.path, text)
+
+
+def objects_at(location: Path) -> tuple[list[SpooledObject], list[str]]:
+    """The objects of a folder (with its subfolders), a glob or one file; and names whose suffix is unknown."""
+    if location.is_dir():
+        files = sorted(path for path in location.rglob("*") if path.is_file())
+        base = location
+    elif location.is_file():
+        files, base = [location], location.parent
+    else:
+        pattern = next((part for part in location.parts if set(part) & set("*?[")), None)
+        if pattern is None:
+            return [], []
+        base = Path(*location.parts[: location.parts.index(pattern)])
+        files = sorted(path for path in base.glob(str(location.relative_to(base))) if path.is_file())
+    found, unknown = [], []
+    for path in files:
+        parts = path.relative_to(base).parts
+        if any(part[0] in "._" for part in parts) or path.suffix in (".tmp", ".part"):
+            continue
+        shape = shape_of(path.name)
+        if shape is None:
+            unknown.append(str(path))
+            continue
+        stat = path.stat()
+        found.append(
+            SpooledObject(str(path), stat.st_size, stat.st_mtime_ns, shape[0], path, shape[1])
+        )
+    return found, unknown
+
+
+class Landing:
+    """One source's new objects on their way into `raw.requests`."""
+
+    def __init__(
+        self,
+        draft: Draft,
+        source: RequestSource,
+        known: RequestFormat,
+        settings: Settings,
+        clock: Clock,
+        seen: Seen,
+    ) -> None:
+        self.draft = draft
+        self.source = source
+        self.format = known
+        self.clock = clock
+        self.seen = seen
+        self.location = settings.path(source.location)
+        self.zone = ZoneInfo(source.time_zone) if source.time_zone else None
+        self.latest = max(clock.as_of, clock.arrived_at) + timedelta(seconds=FUTURE_SECONDS)
+        self.parameters = {"credits_per_usd": settings.warehouse.credits_per_usd}
+
+    def run(self) -> None:
+        """Lands what is new, in batches of about 256 MiB."""
+        objects, unknown = objects_at(self.location)
+        if not objects and not self.location.exists():
+            self.draft.remark(f"Source '{self.source.name}': nothing lies at {self.location}.")
+        for name in unknown:
+            self.draft.remark(f"{name} was not read: its suffix is none of .jsonl, .ndjson, .csv (.gz).")
+        new = [item for item in objects if not self.seen.knows(self.source.gateway, item)]
+        batch: list[SpooledObject] = []
+        for index, item in enumerate(new):
+            batch.append(item)
+            full = sum(member.size * (8 if member.packed else 1) for member in batch) >= BATCH_BYTES
+            if full or index == len(new) - 1:
+                self._land_batch(batch)
+                log.info("landed %d of %d objects of %s", index + 1, len(new), self.source.name)
+                batch = []
+
+    # ---- one batch --------------------------------------------------------------------------
+
+    def _land_batch(self, batch: list[SpooledObject]) -> None:
+        pattern = long_number_pattern(self.format)
+        with ThreadPoolExecutor(2) as pool:
+            passes: dict[str, Future[None]] = {
+                item.location: pool.submit(
+                    read_through, item, pattern if item.shape == "json" else None, self.draft.spool
+                )
+                for item in sorted(batch, key=lambda item: not item.packed)
+            }
+            for item in batch:
+                if item.packed:
+                    passes[item.location].result()
+            candidates = [item for item in batch if not item.refused and not item.suspicion]
+            clean = self._read_clean([item for item in candidates if item.size])
+            for item in batch:
+                passes[item.location].result()
+        fresh: list[SpooledObject] = []
+        for item in batch:
+            if (self.source.gateway, item.sha256) not in self.seen.objects:
+                fresh.append(item)
+            self.seen.add(self.source.gateway, item)
+        rows: list[dict[str, Any]] = []
+        for table, objects in clean:
+            rows += self._write_clean(table, objects, {item.location for item in fresh})
+        done = {row["location"] for row in rows}
+        for item in fresh:
+            if item.location not in done:
+                rows.append(self._land_careful(item))
+        if rows:
+            self.draft.append("raw.source_objects", arrow_table(TABLES["raw.source_objects"], rows))
+        aside = [self._aside(item, line) for item in fresh for line in _set_aside(item)]
+        if aside:
+            self.draft.append("raw.quarantine", arrow_table(TABLES["raw.quarantine"], aside))
+        for item in batch:
+            if item.packed and not item.refused:
+                item.path.unlink(missing_ok=True)
+
+    def _aside(self, item: SpooledObject, line: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "object_sha256": item.sha256,
+            "location": item.location,
+            "source": self.source.name,
+            "arrived_at": self.clock.arrived_at,
+            **line,
+        }
+
+    # ---- the clean path ---------------------------------------------------------------------
+
+    def _read_clean(self, objects: list[SpooledObject]) -> list[tuple[str, list[SpooledObject]]]:
+        """Reads objects together, strictly typed; where that raises, fewer at a time; returns tables and their objects."""
+        groups: dict[object, list[SpooledObject]] = {}
+        for item in objects:
+            header = _csv_header(item.path) if item.shape == "csv" else None
+            groups.setdefault(header, []).append(item)
+        tables: list[tuple[str, list[SpooledObject]]] = []
+        for header, members in groups.items():
+            tables += self._try_clean(members, header)  # type: ignore[arg-type]
+        return tables
+
+    def _try_clean(
+        self, objects: list[SpooledObject], header: tuple[str, ...] | None
+    ) -> list[tuple[str, list[SpooledObject]]]:
+        table = self.draft.name("batch")
+        try:
+            self.draft.connection.execute(
+                f"create temp table {table} as {self._clean_select(objects, header)}",
+                self._values(),
+            )
+        except (duckdb.Error, UnicodeDecodeError):
+            if len(objects) == 1:
+                return []
+            half = len(objects) // 2
+            return self._try_clean(objects[:half], header) + self._try_clean(objects[half:], header)
+        return [(table, objects)]
+
+    def _clean_select(self, objects: list[SpooledObject], header: tuple[str, ...] | None) -> str:
+        paths = f"[{', '.join(quote(str(item.path)) for item in objects)}]"
+        fields = self.format.fields
+        if header is None:
+            columns = ", ".join(f"{quote(name)}: '{kind.column}'" for name, kind in fields.items())
+            reader = (
+                f"read_json({paths}, format = 'newline_delimited', columns = {{{columns}}}, "
+                f"maximum_depth = {NESTING_LIMIT})"
+            )
+            cells = {name: f'"{name}"' for name in fields}
+        else:
+            reader = (
+                f"read_csv({paths}, all_varchar = true, header = true, delim = ',', quote = '\"', "
+                "escape = '\"', strict_mode = true, null_padding = false)"
+            )
+            cells = {
+                name: (f'nullif("{name}", \'\')::{kind.column}' if name in header else f"null::{kind.column}")
+                for name, kind in fields.items()
+            }
+        typed = ", ".join(
+            f'{kind.clean.format(cells[name])} as "{name}"' for name, kind in fields.items()
+        )
+        return f"{self._request_select()}, file_index from (select {typed}, file_index from {reader})"
+
+    def _request_select(self) -> str:
+        """Our columns over the typed fields of the format, with their types; what a format doesn't give is null."""
+        expressions = dict(self.format.request)
+        expressions["usage_date"] = self.format.request["completed_at"]
+        columns = [
+            f"({expressions[name]})::{kind} as {name}"
+            for name, (kind, _) in REQUEST_COLUMNS.items()
+            if name in expressions
+        ]
+        return f"select {', '.join(columns)}, ({self.format.rounded}) as was_rounded"
+
+    def _values(self) -> dict[str, object]:
+        text = " ".join([*self.format.request.values(), self.format.rounded])
+        return {name: value for name, value in self.parameters.items() if f"${name}" in text}
+
+    def _write_clean(
+        self, table: str, objects: list[SpooledObject], fresh: set[str]
+    ) -> list[dict[str, Any]]:
+        """Writes what the clean path read, object by object accounted; an object that doesn't add up is left to the careful path."""
+        connection = self.draft.connection
+        counted = connection.execute(
+            f"""select file_index, count(*), min(rowid), max(rowid), max(completed_at),
+                       min(completed_at), sum(credits), count_if(was_rounded)
+                from {table} group by file_index"""
+        ).fetchall()
+        kept: list[tuple[int, str, int]] = []
+        rows = []
+        for index, count, first_row, last_row, last_at, first_at, credits, rounded in counted:
+            item = objects[index]
+            records = item.line_count - (1 if item.shape == "csv" else 0)
+            adds_up = count == records and last_row - first_row + 1 == count
+            if item.location not in fresh or item.suspicion or item.refused:
+                continue
+            if not adds_up or last_at > self.latest:
+                continue
+            kept.append((index, item.sha256, first_row - (2 if item.shape == "csv" else 1)))
+            rows.append(self._account(item, count, count, rounded, credits, first_at, last_at))
+        if kept:
+            connection.execute("create or replace temp table landed (file_index ubigint, sha256 varchar, before bigint)")
+            connection.executemany("insert into landed values (?, ?, ?)", kept)
+            self._write_days(
+                f"from {table} join landed using (file_index)",
+                "landed.sha256",
+                f"{table}.rowid - landed.before",
+            )
+        connection.execute(f"drop table {table}")
+        return rows
+
+    def _account(
+        self,
+        item: SpooledObject,
+        read: int,
+        landed: int,
+        rounded: int,
+        credits: Any,
+        first_at: datetime | None,
+        last_at: datetime | None,
+    ) -> dict[str, Any]:
+        return {
+            "object_sha256": item.sha256,
+            "source": self.source.name,
+            "gateway": self.source.gateway,
+            "format": self.format.name,
+            "location": item.location,
+            "arrived_at": self.clock.arrived_at,
+            "read_count": read,
+            "landed_count": landed,
+            "folded_count": 0,
+            "quarantined_count": read - landed,
+            "rounded_count": rounded,
+            "credits": credits or 0,
+            "first_at": first_at,
+            "last_at": last_at,
+            "refused": item.refused or None,
+        }
+
+    # ---- the careful path -------------------------------------------------------------------
+
+    def _land_careful(self, item: SpooledObject) -> dict[str, Any]:
+        """Line by line: the good ones land, the bad ones are set aside."""
+        if item.refused:
+            return self._account(item, 1, 0, 0, 0, None, None)
+        connection = self.draft.connection
+        table = self.draft.name("careful")
+        made = False
+        for chunk in _chunks_of(careful_rows(item, self.format, self.zone, self.latest), CAREFUL_ROWS):
+            connection.register("incoming", arrow_rows(chunk, self.format))
+            select = f"{self._request_select()}, _line from incoming"
+            verb = f"insert into {table}" if made else f"create temp table {table} as"
+            connection.execute(f"{verb} {select}", self._values())
+            made = True
+        if not made:
+            return self._account(item, item.read_count, 0, 0, 0, None, None)
+        [(count, credits, first_at, last_at, rounded)] = connection.execute(
+            f"select count(*), sum(credits), min(completed_at), max(completed_at), count_if(was_rounded) from {table}"
+        ).fetchall()
+        self._write_days(f"from {table}", quote(item.sha256), "_line")
+        connection.execute(f"drop table {table}")
+        return self._account(item, item.read_count, count, rounded, credits, first_at, last_at)
+
+    # ---- writing ----------------------------------------------------------------------------
+
+    def _write_days(self, source: str, sha256: str, line: str) -> None:
+        """One object of `raw.requests` for each day, its id index beside it, and the contests it opens."""
+        constants = {
+            "gateway": quote(self.source.gateway),
+            "source_name": quote(self.source.name),
+            "format": quote(self.format.name),
+            "source_workspace_id": f"{quote(self.source.workspace_id)}" if self.source.workspace_id else "null",
+            "source_object": sha256,
+            "source_line": line,
+            "arrived_at": f"timestamp {quote(str(self.clock.arrived_at))}",
+        }
+        columns = ", ".join(
+            f"({constants.get(name) or (name if name in self.format.request or name == 'usage_date' else 'null')})"
+            f"::{kind} as {name}"
+            for name, (kind, _) in REQUEST_COLUMNS.items()
+        )
+        days = self.draft.connection.execute(
+            f"select distinct usage_date {source} order by 1"
+        ).fetchall()
+        identity = f"hash({quote(self.source.gateway)}, request_id)"
+        self.draft.connection.execute(
+            f"create or replace temp table arrivals as select {identity} as id_hash, usage_date {source}"
+        )
+        touched = _touched(self.draft)
+        for (day,) in days:
+            self.draft.append(
+                "raw.requests", f"select {columns} {source} where usage_date = date '{day}'", day
+            )
+            self.draft.append(
+                "staging.request_ids",
+                f"select id_hash from arrivals where usage_date = date '{day}' order by 1",
+                day,
+            )
+            self.draft.mark("staging.request_ids", day, ENGINE)
+        if touched:
+            _settle(self.draft)
+
+
+# ---- one request, several records -----------------------------------------------------------
+
+
+def _touched(draft: Draft) -> int:
+    """Finds ids that arrived twice, or had arrived before, into the temp table `touched`; returns how many."""
+    history = draft.files("staging.request_ids")
+    again = (
+        f"union select id_hash from arrivals semi join {parquet_list(history)} using (id_hash)"
+        if history
+        else ""
+    )
+    draft.connection.execute(
+        "create or replace temp table touched as "
+        f"select id_hash from arrivals group by 1 having count(*) > 1 {again}"
+    )
+    [(count,)] = draft.connection.execute("select count(*) from touched").fetchall()
+    return int(count)
+
+
+def _settle(draft: Draft) -> None:
+    """Writes the contests of the ids in `touched`: all their records, for every day on which one stands."""
+    connection = draft.connection
+    days = [
+        day
+        for day in draft.days("staging.request_ids")
+        if connection.execute(
+            f"select count(*) from touched semi join "
+            f"{parquet_list(draft.files('staging.request_ids', [day]))} using (id_hash)"
+        ).fetchall()[0][0]
+    ]
+    files = parquet_list(draft.files("raw.requests", days), options=", hive_partitioning = false")
+    connection.execute(
+        f"""create or replace temp table contests as
+            select * from (from {files} select *, {IDENTITY} as id_hash)
+            semi join touched using (id_hash)
+            qualify count(*) over (partition by gateway, request_id) > 1"""
+    )
+    names = ", ".join(REQUEST_COLUMNS)
+    for day in days:
+        kept = draft.files("staging.request_contests", [day])
+        before = (
+            f"union all select {names}, contest_date from {parquet_list(kept, options=', hive_partitioning = false')} "
+            "anti join contests using (gateway, request_id)"
+            if kept
+            else ""
+        )
+        [(count,)] = connection.execute(
+            f"select count(*) from contests where usage_date = date '{day}'"
+        ).fetchall()
+        if not count:
+            continue
+        draft.replace(
+            "staging.request_contests",
+            f"""select * from (
+                    select {names}, date '{day}' as contest_date from contests
+                    where (gateway, request_id) in
+                        (select (gateway, request_id) from contests where usage_date = date '{day}')
+                    {before}
+                ) order by gateway, request_id, source_object, source_line""",
+            day,
+        )
+
+
+def _reindex(draft: Draft, *, all_days: bool = False) -> None:
+    """Writes the id index again for days indexed by another DuckDB, whose hash() may differ."""
+    for day in draft.days("raw.requests"):
+        known = draft.partitions("staging.request_ids").get(str(day))
+        if known is None or known.fingerprint != ENGINE or all_days:
+            files = parquet_list(draft.files("raw.requests", [day]), options=", hive_partitioning = false")
+            draft.replace(
+                "staging.request_ids", f"select {IDENTITY} as id_hash from {files} order by 1", day
+            )
+            draft.mark("staging.request_ids", day, ENGINE)
+
+
+def rebuild(draft: Draft) -> None:
+    """The id index and the contests again, from `raw.requests` alone."""
+    for day in draft.days("staging.request_contests"):
+        draft.drop("staging.request_contests", day)
+    _reindex(draft, all_days=True)
+    files = draft.files("staging.request_ids")
+    if not files:
+        return
+    draft.connection.execute(
+        "create or replace temp table touched as "
+        f"select id_hash from {parquet_list(files)} group by 1 having count(*) > 1"
+    )
+    [(count,)] = draft.connection.execute("select count(*) from touched").fetchall()
+    if count:
+        _settle(draft)
+
+
+# ---- small things ---------------------------------------------------------------------------
+
+
+def _csv_header(path: Path) -> tuple[str, ...]:
+    with path.open("rb") as file:
+        line = file.readline().decode("utf-8", errors="replace").strip("\ufeff\r\n")
+    return tuple(name.strip().strip('"') for name in line.split(","))
+
+
+def _set_aside(item: SpooledObject) -> Iterator[dict[str, Any]]:
+    if item.refused:
+        yield {
+            "line_number": None,
+            "byte_offset": 0,
+            "byte_length": item.size,
+            "line_sha256": item.sha256,
+            "reason": item.refused,
+        }
+    for line in item.quarantine:
+        yield {
+            "line_number": line.line_number,
+            "byte_offset": line.byte_offset,
+            "byte_length": line.byte_length,
+            "line_sha256": line.line_sha256,
+            "reason": line.reason,
+        }
+
+
+def _chunks_of(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
+    chunk: list[dict[str, Any]] = []
+    for row in rows:
+        chunk.append(row)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

@@ -1,0 +1,191 @@
+"""Tells an alert by e-mail: one message to all recipients, text and HTML, by any SMTP server.
+
+What a server answered is taken exactly: an answer that was never seen is `unknown`, never `failed`,
+because the mail may be in somebody's inbox. `outbox.py` decides what follows from that.
+"""
+
+import contextlib
+import re
+import smtplib
+import ssl
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import formatdate, parseaddr
+from ipaddress import ip_address
+from pathlib import Path
+
+import jinja2
+
+from exports.alerts import Alert, Answer
+from pipelines.settings import EmailSink
+
+TIMEOUT_SECONDS = 20
+SUBJECT_LENGTH = 150
+
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    autoescape=jinja2.select_autoescape(["html.j2"]),
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def send(alert: Alert, settings: EmailSink) -> Answer:
+    """Hands the alert to the SMTP server and says what it answered; no server can make it raise."""
+    message = compose(alert, settings)
+    try:
+        session = _connect(settings)
+    except smtplib.SMTPResponseException as error:
+        return _answer(error.smtp_code, f"the server answered {_text(error)}")
+    except (OSError, smtplib.SMTPException) as error:
+        place = f"{settings.smtp_host}:{settings.smtp_port}"
+        return Answer("failed", f"no connection to {place}: {error}", is_down=True)
+    try:
+        return _hand_over(session, message, settings)
+    finally:
+        session.close()
+
+
+def compose(alert: Alert, settings: EmailSink) -> EmailMessage:
+    """The message. Its Message-ID follows from what is told: a repetition can be known for one."""
+    _, address = parseaddr(settings.sender)
+    domain = address.rpartition("@")[2] or "meterhouse.invalid"
+    headline = alert.headline[:1].upper() + alert.headline[1:]
+    subject = ("[may repeat] " if alert.may_repeat else "") + f"[Meterhouse] {headline}"
+    message = EmailMessage(policy=SMTP)
+    message["Subject"] = _one_line(subject)[:SUBJECT_LENGTH]
+    message["From"] = settings.sender
+    message["To"] = ", ".join(settings.recipients)
+    message["Date"] = formatdate()
+    message["Message-ID"] = f"<{alert.alert_id}.{alert.transition}.email@{domain}>"
+    if alert.transition != "opened":
+        opening = f"<{alert.alert_id}.opened.email@{domain}>"
+        message["In-Reply-To"] = opening
+        message["References"] = opening
+    message["Auto-Submitted"] = "auto-generated"
+    message["X-Meterhouse-Alert"] = alert.alert_id
+    message["X-Meterhouse-Transition"] = alert.transition
+    if alert.may_repeat:
+        message["X-Meterhouse-May-Repeat"] = "yes"
+    words = {"alert": alert, "headline": headline, "advice": advice(alert)}
+    text = TEMPLATES.get_template("email.txt.j2").render(words)
+    html = TEMPLATES.get_template("email.html.j2").render(words)
+    message.set_content(text, cte="quoted-printable")
+    message.add_alternative(html, subtype="html", cte="quoted-printable")
+    return message
+
+
+def advice(alert: Alert) -> list[str]:
+    """What to do about it, most urgent first."""
+    if alert.transition == "closed":
+        return ["Nothing: this message only ends the story."]
+    where = f" --workspace {alert.workspace_id}" if alert.workspace_id else ""
+    look = f"See who spent it: meterhouse usage --group-by key{where} --last 7d"
+    if alert.kind == "budget":
+        return [look, "Raise the budget or the plan, or slow down whoever spends it."]
+    first = {
+        "key": "If you do not know what this key is doing, revoke it now: it may have leaked.",
+        "member": "Ask the member: a playground session may have been left running.",
+        "model": "Find out who has moved to this model, and whether they meant to.",
+        "workspace": "Look for a new job, a retry loop, or many keys growing at once.",
+    }[alert.scope]
+    if alert.scope == "key":
+        look = f"See what it was spent on: meterhouse usage --group-by model{where} --last 7d"
+    return [first, look, "If it was planned, nothing: it closes by itself once spend is normal."]
+
+
+def _connect(settings: EmailSink) -> smtplib.SMTP:
+    """A session: greeted, encrypted where the server can, logged in where asked to."""
+    host, port = settings.smtp_host, settings.smtp_port
+    # A relay on this machine has a self-made certificate as a rule, and no wire to listen on.
+    context = ssl.create_default_context()
+    if _is_local(host):
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    session = (
+        smtplib.SMTP_SSL(host, port, timeout=TIMEOUT_SECONDS, context=context)
+        if port == 465
+        else smtplib.SMTP(host, port, timeout=TIMEOUT_SECONDS)
+    )
+    try:
+        session.ehlo()
+        is_private = port == 465 or _is_local(host)
+        if port != 465 and session.has_extn("starttls"):
+            session.starttls(context=context)
+            session.ehlo()
+            is_private = True
+        if settings.username and settings.password:
+            if not is_private:
+                raise smtplib.SMTPException("it offers no encryption, so no password was sent")
+            session.login(settings.username, settings.password.get_secret_value())
+    except BaseException:
+        session.close()
+        raise
+    return session
+
+
+def _hand_over(session: smtplib.SMTP, message: EmailMessage, settings: EmailSink) -> Answer:
+    """The envelope and the message, step by step: only after DATA can an answer be missing."""
+    is_sent = False
+    try:
+        code, said = session.mail(parseaddr(settings.sender)[1])
+        if code >= 300:
+            return _answer(code, f"the sender was refused: {code} {_decoded(said)}")
+        refused = {}
+        for recipient in settings.recipients:
+            code, said = session.rcpt(recipient)
+            if code >= 300:
+                refused[recipient] = (code, _decoded(said))
+        listed = "; ".join(f"{who}: {code} {said}" for who, (code, said) in refused.items())
+        if len(refused) == len(settings.recipients):
+            # one that may be accepted later is reason enough to try again
+            code = min(code for code, _ in refused.values())
+            return _answer(code, f"nobody was accepted: {listed}")
+        code, said = session.docmd("DATA")
+        if code != 354:
+            return _answer(code, f"the message was refused: {code} {_decoded(said)}")
+        is_sent = True
+        session.send(re.sub(rb"(?m)^\.", b"..", message.as_bytes()) + b".\r\n")
+        code, said = session.getreply()
+        if code >= 300:
+            return _answer(code, f"the message was refused: {code} {_decoded(said)}")
+    except (OSError, smtplib.SMTPException) as error:
+        if is_sent:
+            return Answer("unknown", f"the server fell silent after the message: {error}")
+        return Answer("failed", f"the server fell silent: {error}")
+    _say_goodbye(session)
+    if refused:
+        return Answer("sent_in_part", f"refused for {listed}")
+    return Answer("sent", f"{code} {_decoded(said)}")
+
+
+def _say_goodbye(session: smtplib.SMTP) -> None:
+    """QUIT; the message is the server's already, whatever it makes of that."""
+    with contextlib.suppress(OSError, smtplib.SMTPException):
+        session.quit()
+
+
+def _answer(code: int, detail: str) -> Answer:
+    """4xx asks for another try, 5xx does not (RFC 5321, 4.2.1)."""
+    return Answer("refused" if code >= 500 else "failed", detail)
+
+
+def _text(error: smtplib.SMTPResponseException) -> str:
+    return f"{error.smtp_code} {_decoded(error.smtp_error)}"
+
+
+def _decoded(said: bytes | str) -> str:
+    return said.decode("utf-8", "replace") if isinstance(said, bytes) else said
+
+
+def _one_line(text: str) -> str:
+    """No name may end a header and begin another."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

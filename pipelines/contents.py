@@ -1,0 +1,61 @@
+"""The table of contents: which sources, formats, models, claims and sinks there are. Each is found by its file.
+
+A file in `assets/` with a `FORMAT` is a format of request logs; one with `TABLES` and `land` is a source of its own.
+A file in `exports/alerts/` with `send` is an alert sink; the file's name is its `[alerts.<name>]`.
+"""
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from types import ModuleType
+
+import assets
+import assets.requests
+import exports.alerts
+from exports.alerts import outbox
+from pipelines.models import Models
+from pipelines.reading import RequestFormat
+from pipelines.store import RawTable
+
+
+def _modules(package: ModuleType) -> list[ModuleType]:
+    return [
+        importlib.import_module(f"{package.__name__}.{found.name}")
+        for found in pkgutil.iter_modules(package.__path__)
+    ]
+
+
+@functools.cache
+def sources() -> tuple[ModuleType, ...]:
+    """Every file of `assets/` that lands something, in the order of the alphabet."""
+    return tuple(module for module in _modules(assets) if hasattr(module, "land"))
+
+
+def request_formats() -> Mapping[str, RequestFormat]:
+    """The formats of request logs, by the name that `[[requests]] format =` uses."""
+    return assets.requests.formats()
+
+
+@functools.cache
+def sinks() -> Mapping[str, ModuleType]:
+    """The alert sinks, by their names."""
+    return {
+        module.__name__.rpartition(".")[2]: module
+        for module in _modules(exports.alerts)
+        if hasattr(module, "send")
+    }
+
+
+def raw_tables() -> dict[str, RawTable]:
+    """The shape of every table that models may read and no model makes."""
+    tables: dict[str, RawTable] = dict(outbox.TABLES)
+    for module in sources():
+        tables |= module.TABLES
+    return tables
+
+
+@functools.cache
+def models() -> Models:
+    """The graph of `sql/`."""
+    return Models(raw_tables())

@@ -1,0 +1,251 @@
+"""Meterhouse as Dagster sees it: one asset for each table and export, one check for each claim, one night that makes them all.
+
+The night is one step, because what it publishes it publishes together: no table is ever newer than another. It runs the same
+whether the schedule, the UI or `meterhouse nightly` starts it.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+
+from exports.files import EXPORTS
+from pipelines import contents
+from pipelines.calendar import Clock, parse_day, parse_instant
+from pipelines.models import MANIFESTS, Models
+from pipelines.night import Built, Checked, Night, Published, Started, Told, claim_table
+from pipelines.settings import Settings, SettingsError, load
+from pipelines.store import Store
+
+GROUPS = {
+    "raw": "comes_in",
+    "staging": "staging",
+    "marts": "answers",
+    "ops": "accounts",
+    "exports": "goes_out",
+}
+AS_OF, DAYS, EVERYTHING, STARTED_BY, WAIT = (
+    f"meterhouse/{name}" for name in ("as_of", "days", "everything", "started_by", "wait_seconds")
+)
+
+
+def settings_here() -> Settings:
+    """The settings of this code location: `METERHOUSE_CONFIG`, or `meterhouse.toml` where Dagster was started."""
+    return load()
+
+
+def first_day() -> date:
+    """Where the daily partitions begin: the month of the earliest day there is, or sixty days ago."""
+    first = date.today() - timedelta(days=60)
+    try:
+        snapshot = Store(settings_here().root).snapshot()
+    except SettingsError:
+        snapshot = None
+    known = snapshot.tables.get("raw.requests", {}) if snapshot else {}
+    return min([first, *(date.fromisoformat(day) for day in known)]).replace(day=1)
+
+
+def asset_key(table: str) -> dg.AssetKey:
+    return dg.AssetKey(table.split("."))
+
+
+def asset_specs(models: Models) -> Iterator[dg.AssetSpec]:
+    """Every table, with what it stands on and its documentation, as read out of its file."""
+    by_day = dg.DailyPartitionsDefinition(start_date=str(first_day()), end_offset=2)
+
+    def spec(
+        table: str, description: str, inputs: Any, columns: Any, is_by_day: bool, kinds: set[str], group: str = ""
+    ) -> dg.AssetSpec:
+        metadata = {}
+        if columns:
+            metadata["dagster/column_schema"] = dg.TableSchema(
+                columns=[dg.TableColumn(name, kind, description=text) for name, kind, text in columns]
+            )
+        return dg.AssetSpec(
+            asset_key(table),
+            deps=[asset_key(name) for name in inputs],
+            description=description,
+            group_name=group or GROUPS[table.split(".")[0]],
+            partitions_def=by_day if is_by_day else None,
+            metadata=metadata,
+            kinds=kinds,
+            skippable=True,
+        )
+
+    for table, shape in contents.raw_tables().items():
+        columns = [(name, kind, text) for name, (kind, text) in shape.columns.items()]
+        inputs = ["raw.requests"] if table.startswith("staging.") else []
+        yield spec(table, shape.description, inputs, columns, shape.by_day, {"parquet"})
+    for model in models.order:
+        types = models.types(model.name)
+        columns = [(name, types[name], model.documentation.get(name)) for name in model.columns]
+        inputs = sorted({MANIFESTS.get(name, name) for name in model.inputs} - {model.name})
+        kinds = {"duckdb", "view"} if model.is_view else {"duckdb", "parquet"}
+        yield spec(model.name, model.description, inputs, columns, models.is_by_day(model.name), kinds)
+    for name, export in EXPORTS.items():
+        yield spec(
+            f"exports.{name}", f"Files of {export.table} for elsewhere.", [export.table], [], True, {"csv"}
+        )
+    answers = [model.name for model in models.order if model.name.startswith("marts.")]
+    yield spec(
+        "exports.warehouse", "warehouse.duckdb: what is published, as one file.", answers, [], False, {"duckdb"}
+    )
+    for sink in contents.sinks():
+        yield spec(
+            f"exports.alerts_{sink}", f"Budget alerts by {sink}, each transition once.",
+            ["marts.budget_alerts"], [], False, {sink},
+        )
+
+
+def check_specs(models: Models) -> Iterator[dg.AssetCheckSpec]:
+    """The grain of every stored table, and every claim of `sql/checks`; all but warnings block publishing."""
+    for model in models.order:
+        if not model.is_view or model.name == "staging.requests":
+            yield dg.AssetCheckSpec(
+                "grain", asset=asset_key(model.name), blocking=True,
+                description=f"One row for each {', '.join(model.grain)}.",
+            )
+    for name, claim in models.claims.items():
+        yield dg.AssetCheckSpec(
+            name.partition("__")[2], asset=asset_key(claim_table(models, name)),
+            blocking=not claim.is_warning, description=claim.description,
+        )
+
+
+MODELS = contents.models()
+
+
+@dg.multi_asset(
+    name="night",
+    specs=list(asset_specs(MODELS)),
+    check_specs=list(check_specs(MODELS)),
+    can_subset=True,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+)
+def night(context: dg.AssetExecutionContext) -> Iterator[Any]:
+    """Everything that is new: land, model, check, reconcile, detect, export, publish, alert."""
+    tags = context.run.tags
+    clock = Clock.at(as_of=parse_instant(tags[AS_OF])) if AS_OF in tags else Clock.at()
+    forced: tuple[date, date] | None = None
+    if DAYS in tags:
+        first, _, last = tags[DAYS].partition("...")
+        forced = parse_day(first), parse_day(last)
+    elif context.run.tags.get("dagster/asset_partition_range_start"):
+        forced = (
+            parse_day(tags["dagster/asset_partition_range_start"]),
+            parse_day(tags["dagster/asset_partition_range_end"]),
+        )
+    elif context.has_partition_key:
+        forced = parse_day(context.partition_key), parse_day(context.partition_key)
+    settings = settings_here()
+    work = Night(
+        settings=settings,
+        clock=clock,
+        models=MODELS,
+        sources=contents.sources(),
+        sinks=contents.sinks(),
+        forced=(lambda day: day is not None and forced[0] <= day <= forced[1]) if forced else (lambda _: False),
+        everything=EVERYTHING in tags,
+        wait_seconds=float(tags.get(WAIT, 60)),
+        started_by=tags.get(STARTED_BY, "dagster"),
+    )
+    for event in in_background(work.run()):
+        show(context, event)
+        for listener in LISTENERS:
+            listener(event)
+    yield from ()
+
+
+LISTENERS: list[Callable[[Any], None]] = []  # the command line's progress, when it is what started the night
+
+
+def in_background(events: Iterator[Any]) -> Iterator[Any]:
+    """The same events, made by a thread of their own: DuckDB goes on while Dagster writes down what happened."""
+    done = object()
+    waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def produce() -> None:
+        try:
+            for event in events:
+                waiting.put(event)
+            waiting.put(done)
+        except BaseException as error:  # handed to the thread that asked
+            waiting.put(error)
+
+    thread = threading.Thread(target=produce, name="night")
+    thread.start()
+    while (event := waiting.get()) is not done:
+        if isinstance(event, BaseException):
+            thread.join()
+            raise event
+        yield event
+    thread.join()
+
+
+def show(context: dg.AssetExecutionContext, event: Any) -> None:
+    """One event of the night as Dagster's own: a materialization, a check, a line of the log."""
+    if isinstance(event, Built):
+        metadata: dict[str, Any] = {
+            "dagster/row_count": event.rows,
+            "seconds": round(event.seconds, 3),
+        }
+        if event.credits is not None:
+            metadata |= {"credits": float(event.credits), "credits_exact": event.credits}
+        context.log_event(
+            dg.AssetMaterialization(
+                asset_key(event.table), partition=str(event.day) if event.day else None, metadata=metadata
+            )
+        )
+    elif isinstance(event, Checked):
+        name = "grain" if event.claim == "grain" else event.claim.partition("__")[2]
+        context.log_event(
+            dg.AssetCheckEvaluation(
+                asset_key=asset_key(event.table),
+                check_name=name,
+                passed=event.passed,
+                metadata={"found": dg.MetadataValue.text(event.found)} if event.found else {},
+                severity=dg.AssetCheckSeverity.WARN if event.is_warning else dg.AssetCheckSeverity.ERROR,
+                blocking=not event.is_warning,
+            )
+        )
+    elif isinstance(event, Published):
+        rows = sum(item.rows for item in event.snapshot.objects())
+        context.log_event(
+            dg.AssetMaterialization(
+                asset_key("exports.warehouse"),
+                metadata={"snapshot": event.snapshot.snapshot_id, "dagster/row_count": rows},
+            )
+        )
+    elif isinstance(event, Started):
+        context.log.info(f"{event.step} …")
+    elif isinstance(event, Told):
+        (context.log.error if event.is_failure else context.log.warning)(event.sentence)
+
+
+nightly = dg.define_asset_job(
+    "nightly",
+    selection=dg.AssetSelection.all(),
+    description="One night: everything that is new, audited together and published together.",
+    executor_def=dg.in_process_executor,
+    tags={"dagster/max_retries": "1"},
+)
+
+
+@dg.schedule(
+    job=nightly,
+    cron_schedule="30 0 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every night, half an hour after the UTC day has ended.",
+)
+def every_night(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    as_of: datetime = context.scheduled_execution_time
+    return dg.RunRequest(run_key=as_of.isoformat(), tags={AS_OF: as_of.isoformat(), STARTED_BY: "schedule"})
+
+
+defs = dg.Definitions(
+    assets=[night], jobs=[nightly], schedules=[every_night], executor=dg.in_process_executor
+)

@@ -1,0 +1,383 @@
+"""What a night does, in order: land, model, export, audit, publish, tell. Safe to run twice, or from two places.
+
+Knows nothing of Dagster or of a terminal: it yields what happened, and they show it.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pyarrow as pa
+
+from exports import files as export_files
+from exports.alerts import outbox
+from pipelines import warehouse
+from pipelines.calendar import Clock, utc_now
+from pipelines.models import Models, Statement
+from pipelines.settings import Settings
+from pipelines.store import Draft, Snapshot, Store, arrow_table, write_whole
+
+
+class NightFailed(RuntimeError):
+    """The night stopped before publishing; the text says what broke, and that the previous snapshot stays."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """A step of the night begins."""
+
+    step: str
+
+
+@dataclass(frozen=True)
+class Built:
+    """One partition of a table was written: day None is the whole table; credits as exact text."""
+
+    table: str
+    day: date | None
+    rows: int
+    credits: str | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A claim about a table was checked; `found` says what broke it."""
+
+    table: str
+    claim: str
+    passed: bool
+    is_warning: bool
+    found: str = ""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A snapshot replaced the one before."""
+
+    snapshot: Snapshot
+
+
+@dataclass(frozen=True)
+class Told:
+    """A sink answered, or something should be said in the summary."""
+
+    sentence: str
+    is_failure: bool = False
+
+
+Event = Started | Built | Checked | Published | Told
+
+
+@dataclass
+class Night:
+    """One night over one root.
+
+    `forced`: days that are built again though nothing they stand on changed (backfill); `everything`: all below raw (rebuild).
+    """
+
+    settings: Settings
+    clock: Clock
+    models: Models
+    sources: tuple[ModuleType, ...]
+    sinks: Mapping[str, ModuleType]
+    forced: Callable[[date | None], bool] = lambda _: False
+    everything: bool = False
+    lands: bool = True
+    wait_seconds: float = 60
+    started_by: str = "meterhouse"
+    record: dict[str, Any] = field(default_factory=dict)
+
+    def run(self) -> Iterator[Event]:
+        """Runs the night, yielding what happened. Raises NightFailed, StoreError or SettingsError."""
+        store = Store(self.settings.root)
+        with ExitStack() as stack:
+            stack.enter_context(store.lock(self.wait_seconds))
+            journal = NightJournal(store.root)
+            journal.begin(self.clock, self.started_by)
+            try:
+                store.sweep(store.snapshot())
+                spool = stack.enter_context(store.spool())
+                draft = Draft(store, spool, self.models.bind)
+                stack.callback(draft.connection.close)
+                yield from self._work(store, draft, journal)
+            except BaseException as error:
+                journal.end("failed", str(error) or type(error).__name__)
+                raise
+            journal.end("published" if journal.snapshot_id else "nothing new", "")
+
+    def _work(self, store: Store, draft: Draft, journal: "NightJournal") -> Iterator[Event]:
+        yield Started("land")
+        yield from self._land(draft)
+        yield Started("model")
+        adopt_journals(draft)
+        yield from self._model(draft)
+        if draft.is_changed:
+            yield Started("audit")
+            yield from self._audit(draft)
+            yield Started("publish")
+            yield Published(self._publish(draft, journal))
+        yield from self._derive(store)
+        yield Started("alert")
+        before = len(store.journal("raw.deliveries").entries())
+        for sentence, is_failure in outbox.deliver(store, self.settings, self.clock, self.sinks):
+            yield Told(sentence, is_failure)
+        if len(store.journal("raw.deliveries").entries()) != before:
+            adopt_journals(draft)
+            yield from self._model(draft)
+            if draft.is_changed:
+                yield from self._audit(draft)
+                yield Published(self._publish(draft, journal))
+            yield from self._derive(store)
+        for remark in draft.remarks:
+            yield Told(remark)
+
+    # ---- steps ------------------------------------------------------------------------------
+
+    def _land(self, draft: Draft) -> Iterator[Event]:
+        if not self.lands:
+            return
+        for module in self.sources:
+            before = {name: dict(draft.partitions(name)) for name in module.TABLES}
+            began = time.monotonic()
+            if self.everything and hasattr(module, "rebuild"):
+                module.rebuild(draft)
+            module.land(draft, self.settings, self.clock)
+            seconds = time.monotonic() - began
+            for name in module.TABLES:
+                for key, partition in sorted(draft.partitions(name).items()):
+                    if before[name].get(key) != partition:
+                        day = date.fromisoformat(key) if key else None
+                        yield Built(name, day, partition.rows, _credits(partition.objects), seconds)
+
+    def _model(self, draft: Draft) -> Iterator[Event]:
+        values = self.settings.parameters()
+        exported = False
+        for model in self.models.order:
+            if "ops.export_manifest" in model.inputs and not exported:
+                yield from self._export(draft)
+                exported = True
+            began = time.monotonic()
+            force = (lambda _: True) if self.everything else self.forced
+            for day, rows, credits in self.models.build(draft, model, self.clock, values, force=force):
+                yield Built(model.name, day, rows, credits, time.monotonic() - began)
+                began = time.monotonic()
+
+    def _export(self, draft: Draft) -> Iterator[Event]:
+        contents = {}
+        for export in export_files.EXPORTS.values():
+            for day in self.models.days(draft, export.table):
+                contents[export.table, day] = self.models.content(draft, export.table, day)
+        began = time.monotonic()
+        for name, day, rows, credits in export_files.nightly(draft, self.settings, contents):
+            yield Built(f"exports.{name}", day, rows, credits, time.monotonic() - began)
+            began = time.monotonic()
+
+    def _audit(self, draft: Draft) -> Iterator[Event]:
+        """Everything the night would publish, at once: grains of what changed, then every claim whose tables changed."""
+        broken: list[Checked] = []
+        for checked in (*self._grains(draft), *self._claims(draft)):
+            yield checked
+            if not checked.passed and not checked.is_warning:
+                broken.append(checked)
+        if broken:
+            standing = (
+                f"the snapshot of {draft.published.as_of:%Y-%m-%d %H:%M} UTC stays as it was"
+                if draft.published
+                else "there is no snapshot before it"
+            )
+            more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
+            raise NightFailed(
+                f"Nothing was published, {standing}: {broken[0].found}{more} [{broken[0].claim}]"
+            )
+
+    def _grains(self, draft: Draft) -> Iterator[Checked]:
+        published = draft.published.tables if draft.published else {}
+        for model in self.models.order:
+            bases = self.models.stored_inputs(model.name)
+            changed = {
+                key
+                for base in bases
+                for key, partition in draft.partitions(base).items()
+                if published.get(base, {}).get(key) != partition
+            }
+            if not changed or (model.is_view and model.name != "staging.requests"):
+                continue
+            by_day = self.models.is_by_day(model.name)
+            days = sorted(date.fromisoformat(key) for key in changed if key) if by_day else None
+            yield self._grain(draft, model, days)
+
+    def _grain(self, draft: Draft, model: Statement, days: list[date] | None) -> Checked:
+        self.models.bind(draft, model.name, days)
+        grain = ", ".join(model.grain)
+        nulls = " or ".join(f"{name} is null" for name in model.grain if name not in model.nullable)
+        day = "min(usage_date)" if "usage_date" in model.columns else "null"
+        # Many rows: their hash first, so that the check of a clean day keeps eight bytes a row.
+        suspects = draft.connection.execute(
+            f"select h from (select hash({grain}) as h from {model.name}) group by h having count(*) > 1 limit 1"
+        ).fetchall()
+        rows: list[tuple[Any, ...]] = []
+        if suspects:
+            rows = draft.connection.execute(
+                f"select {day}, count(*), {grain} from {model.name} group by {grain} having count(*) > 1 "
+                f"order by {grain} limit 1"
+            ).fetchall()
+        if nulls and not rows:
+            rows = draft.connection.execute(
+                f"select {day}, 0, {grain} from {model.name} where {nulls} group by {grain} limit 1"
+            ).fetchall()
+        if not rows:
+            return Checked(model.name, "grain", True, False)
+        when, count, *key = rows[0]
+        shown = ", ".join(f"{name} {value}" for name, value in zip(model.grain, key, strict=True))
+        what = f"expected 1 row, found {count}" if count else "expected no null, found one"
+        return Checked(
+            model.name, "grain", False, False,
+            f"on {when or 'no one day'}, {model.name} is not one row for each {grain}: {what}, for {shown}",
+        )
+
+    def _claims(self, draft: Draft) -> Iterator[Checked]:
+        values = self.settings.parameters()
+        for name, claim in self.models.claims.items():
+            table = claim_table(self.models, name)
+            marks = self.models.fingerprint(draft, claim, None, values | self.clock.parameters(), self.clock)
+            if draft.checks.get(name) == marks:
+                continue
+            rows = self.models.query(draft, claim, self.clock, values, None)
+            passed = not rows
+            if passed or claim.is_warning:
+                draft.checks[name] = marks
+            yield Checked(table, name, passed, claim.is_warning, _broken(rows[0]) if rows else "")
+
+    def _publish(self, draft: Draft, journal: "NightJournal") -> Snapshot:
+        journal.now("published")
+        draft.replace("ops.nights", journal.table())
+        snapshot = draft.publish(self.clock.as_of)
+        journal.snapshot_id = snapshot.snapshot_id
+        return snapshot
+
+    def _derive(self, store: Store) -> Iterator[Event]:
+        """What is made from the snapshot alone: after a kill between the two, the next night makes it."""
+        snapshot = store.snapshot()
+        if snapshot is None:
+            return
+        if warehouse.published_id(store.root) != snapshot.snapshot_id:
+            yield Started("warehouse")
+            warehouse.build(store, snapshot, self.models)
+        export_files.deliver(store.root, snapshot, self.settings.path(self.settings.exports.location))
+
+
+def claim_table(models: Models, name: str) -> str:
+    """The table a claim is about, by its file's name `<mart>__<claim>`."""
+    table = name.partition("__")[0]
+    for layer in ("marts", "ops", "staging", "raw"):
+        if f"{layer}.{table}" in models.models or f"{layer}.{table}" in models.raw:
+            return f"{layer}.{table}"
+    return models.claims[name].inputs[0]
+
+
+def _broken(row: Mapping[str, Any]) -> str:
+    """A claim's first row as a sentence: the day, the table and the two numbers."""
+    day = row.get("usage_date")
+    return (
+        f"{'on ' + str(day) if day else 'over all days'}, {row['table_name']}: {row['claim']}; "
+        f"expected {row['expected']}, found {row['found']}"
+    )
+
+
+def _credits(objects: tuple[Any, ...]) -> str | None:
+    stated = [Decimal(item.credits) for item in objects if item.credits is not None]
+    return str(sum(stated, Decimal(0))) if stated else None
+
+
+# ---- journals -------------------------------------------------------------------------------
+
+def adopt_journals(draft: Draft) -> None:
+    """Brings `raw.deliveries`, whose lines are durable by themselves, into what the night stands on."""
+    entries = draft.store.journal("raw.deliveries").entries()
+    if entries:
+        shape = outbox.TABLES["raw.deliveries"]
+        instants = [name for name, (kind, _) in shape.columns.items() if kind == "timestamp"]
+        rows = [
+            entry | {name: datetime.fromisoformat(entry[name]) for name in instants}
+            for entry in entries
+        ]
+        draft.replace("raw.deliveries", arrow_table(shape, rows))
+
+
+class NightJournal:
+    """`ops/nights/`: one small file a night, written when it begins and when it ends."""
+
+    def __init__(self, root: Path) -> None:
+        self.folder = root / "ops" / "nights"
+        self.snapshot_id: str | None = None
+        self.entry: dict[str, Any] = {}
+        self._began = 0.0
+
+    def begin(self, clock: Clock, started_by: str) -> None:
+        for path in sorted(self.folder.glob("[0-9]*.json")):
+            entry = json.loads(path.read_text(encoding="utf-8"))
+            if entry["outcome"] == "running":  # we hold the lock: that process is no more
+                entry |= {"outcome": "killed", "message": "The process ended without a word."}
+                write_whole(path, json.dumps(entry))
+        now = utc_now()
+        self._began = time.monotonic()
+        self.entry = {
+            "night_id": f"{now:%Y%m%dT%H%M%S%f}-{os.getpid()}",
+            "as_of": clock.as_of.isoformat(),
+            "started_at": now.isoformat(),
+            "seconds": None,
+            "outcome": "running",
+            "started_by": started_by,
+            "message": "",
+        }
+        self._write()
+
+    def now(self, outcome: str) -> None:
+        """States the outcome as it is when the snapshot is about to be replaced."""
+        self.entry |= {"outcome": outcome, "seconds": round(time.monotonic() - self._began, 3)}
+
+    def end(self, outcome: str, message: str) -> None:
+        self.now(outcome)
+        self.entry["message"] = message
+        self._write()
+
+    def _write(self) -> None:
+        write_whole(self.folder / f"{self.entry['night_id']}.json", json.dumps(self.entry))
+
+    def table(self) -> pa.Table:
+        """Every night up to this one."""
+        entries = [
+            json.loads(path.read_text(encoding="utf-8")) for path in sorted(self.folder.glob("[0-9]*.json"))
+        ]
+        entries = [entry for entry in entries if entry["night_id"] != self.entry["night_id"]]
+        rows = [
+            entry
+            | {
+                "as_of": datetime.fromisoformat(entry["as_of"]),
+                "started_at": datetime.fromisoformat(entry["started_at"]),
+            }
+            for entry in [*entries, self.entry]
+        ]
+        return pa.Table.from_pylist(
+            rows,
+            pa.schema(
+                [
+                    ("night_id", pa.string()),
+                    ("as_of", pa.timestamp("us")),
+                    ("started_at", pa.timestamp("us")),
+                    ("seconds", pa.float64()),
+                    ("outcome", pa.string()),
+                    ("started_by", pa.string()),
+                    ("message", pa.string()),
+                ]
+            ),
+        )

@@ -1,0 +1,127 @@
+"""What is published, for the commands that show it: `warehouse.duckdb`, attached read-only, and the usage of local days."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date, datetime, time, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import duckdb
+
+from pipelines.calendar import DAY
+from pipelines.store import StoreError, quote
+from pipelines.warehouse import NAME
+
+QUARTER = timedelta(minutes=15)
+
+GROUPS = {
+    "model": ("model", ""),
+    "key": ("usage.workspace_id, api_key_id, keys.name as key_name", "left join staging.keys as keys using (api_key_id)"),
+    "member": (
+        "usage.workspace_id, member_id, members.name as member_name",
+        "left join staging.members as members using (workspace_id, member_id)",
+    ),
+    "workspace": (
+        "usage.workspace_id, workspaces.name as workspace_name",
+        "left join staging.workspaces as workspaces using (workspace_id)",
+    ),
+    "day": ("(quarter_at at time zone 'UTC' at time zone $zone)::date as usage_date", ""),
+}
+MEASURES = (
+    "request_count", "error_count", "fallback_count", "prompt_tokens", "completion_tokens", "total_tokens", "credits",
+)
+
+
+class Reader:
+    """One published snapshot, readable with SQL by the names of the contract's tables."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self.connection = connection
+
+    def rows(self, sql: str, **parameters: Any) -> list[dict[str, Any]]:
+        """The rows of a select, as dicts by column."""
+        result = self.connection.execute(sql, parameters or None)
+        names = [column[0] for column in result.description or []]
+        return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+
+    @property
+    def as_of(self) -> datetime:
+        """The clock of what is published: exclusive end, UTC."""
+        instant: datetime = self.rows("select as_of from ops.snapshot")[0]["as_of"]
+        return instant
+
+    def zone_of(self, workspace_id: str | None) -> str:
+        """A workspace's zone; UTC where workspaces mix or it states none."""
+        if workspace_id is None:
+            return "UTC"
+        found = self.rows("select time_zone from staging.workspaces where workspace_id = $id", id=workspace_id)
+        return str(found[0]["time_zone"] or "UTC") if found else "UTC"
+
+    def usage(
+        self, group_by: str, start: datetime, end: datetime, zone: str, workspace_id: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Usage of `start` ≤ quarter < `end` (UTC instants), grouped; the sum over groups is the sum of the quarters."""
+        columns, join = GROUPS[group_by]
+        parameters: dict[str, Any] = {"start": start, "end": end}
+        if "$zone" in columns:
+            parameters["zone"] = zone
+        where = ""
+        if workspace_id is not None:
+            where = "and usage.workspace_id = $workspace"
+            parameters["workspace"] = workspace_id
+        measures = ", ".join(
+            f"sum({name})::{'decimal(38, 9)' if name == 'credits' else 'bigint'} as {name}" for name in MEASURES
+        )
+        order = "usage_date" if group_by == "day" else "credits desc, all"
+        order = "1" if group_by == "day" else "credits desc, 1, 2"
+        return self.rows(
+            f"""select {columns}, {measures}
+                from marts.usage_quarter_hourly as usage {join}
+                where quarter_at >= $start and quarter_at < $end {where}
+                group by all order by {order}""",
+            **parameters,
+        )
+
+
+def local_days(first: date, last: date, zone: str) -> tuple[datetime, datetime]:
+    """The UTC instants at which local days `first` to `last` (included) begin and end."""
+    place = ZoneInfo(zone)
+
+    def midnight(day: date) -> datetime:
+        local = datetime.combine(day, time(), tzinfo=place)
+        return local.astimezone(ZoneInfo("UTC")).replace(tzinfo=None)
+
+    return midnight(first), midnight(last + DAY)
+
+
+def last_window(text: str, as_of: datetime, zone: str) -> tuple[datetime, datetime]:
+    """`24h`: the 96 quarters that end with the one before as-of. `7d`, `30d`: local days, today included."""
+    moment = as_of - timedelta(microseconds=1)
+    if text == "24h":
+        whole = datetime.combine(moment.date(), time())
+        end = whole + ((moment - whole) // QUARTER + 1) * QUARTER
+        return end - 96 * QUARTER, end
+    today = moment.replace(tzinfo=ZoneInfo("UTC")).astimezone(ZoneInfo(zone)).date()
+    return local_days(today - (int(text.removesuffix("d")) - 1) * DAY, today, zone)
+
+
+@contextmanager
+def published(root: Path) -> Iterator[Reader]:
+    """Opens what is published. Raises StoreError where nothing is."""
+    path = root / NAME
+    if not path.exists():
+        raise StoreError(f"Nothing is published under {root} yet: run 'meterhouse nightly' first.")
+    connection = duckdb.connect()
+    try:
+        connection.execute("set TimeZone = 'UTC'")
+        connection.execute(f"attach {quote(str(path))} as warehouse (read_only)")
+        connection.execute("use warehouse")
+        yield Reader(connection)
+    except duckdb.IOException as error:
+        raise StoreError(
+            f"What is published under {root} can't be read ({str(error).splitlines()[0]}): "
+            "run 'meterhouse publish', as after a move."
+        ) from None
+    finally:
+        connection.close()

@@ -1,0 +1,579 @@
+"""One object's bytes become typed rows and an account of every line: facts/reading.md, what each odd record becomes.
+
+Two ways, one outcome. The clean path: DuckDB reads the object whole and strictly typed while a thread hashes it and counts its
+lines; it stands only when nothing raised and every line became a row. Otherwise the careful path: each line by itself, in
+Python, good ones kept, bad ones set aside with their place and reason. What a field *is* is said once, by its kind.
+"""
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+import re
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any, Literal
+from zoneinfo import ZoneInfo
+
+import pyarrow as pa
+
+LINE_LIMIT = 1_048_576  # bytes of a line without its end; longer ones are quarantined
+INFLATED_LIMIT = 64 * 2**30  # bytes an object may unpack to
+RATIO_LIMIT = 1_000  # and how many times its packed size, beyond the first 64 MiB
+CHUNK = 4 * 2**20
+NESTING_LIMIT = 512
+SUFFIXES = {".jsonl": "json", ".ndjson": "json", ".csv": "csv"}
+FUTURE_SECONDS = 300
+
+
+class ObjectRefused(ValueError):
+    """The object's bytes can't be trusted; nothing of it may be published. The text is the reason."""
+
+
+class RecordRefused(ValueError):
+    """One record can't be read without guessing. The text is the reason."""
+
+
+class Number(str):
+    """The text of a JSON number, exactly as the line states it."""
+
+
+# ---- kinds of field -------------------------------------------------------------------------
+
+PLAIN_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
+INSTANT = re.compile(
+    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(\.\d+)?([Zz]|[+-]\d\d:\d\d)?", re.ASCII
+)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a field may hold: how DuckDB reads it strictly (`clean`), and how the careful path does (`careful`).
+
+    `column`: the type `read_json` is told. `clean`: SQL over `{0}` giving the typed value, calling error() on anything the
+    careful path must see. `type`: the DuckDB type of the typed value.
+    """
+
+    column: str
+    clean: str
+    type: str
+    careful: Callable[[Any, str, "Zone"], Any]
+    arrow: pa.DataType
+    needed: bool = False
+    long_number: bool = False
+
+
+Zone = ZoneInfo | None
+
+
+def _text(value: Any, name: str, zone: Zone) -> str | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, Number) or not isinstance(value, str):
+        raise RecordRefused(f"{name} is not text")
+    if "\x00" in value:
+        raise RecordRefused(f"{name} holds a NUL")
+    return value
+
+
+def _identifier(value: Any, name: str, zone: Zone) -> str:
+    text = _text(value, name, zone)
+    if text is None:
+        raise RecordRefused(f"{name} is missing")
+    return text
+
+
+def _choice(*words: str) -> Callable[[Any, str, Zone], str | None]:
+    def choose(value: Any, name: str, zone: Zone) -> str | None:
+        text = _text(value, name, zone)
+        if text is not None and text not in words:
+            raise RecordRefused(f"{name} is none of {', '.join(words)}")
+        return text
+
+    return choose
+
+
+def _number(value: Any, name: str) -> Decimal | None:
+    """A plain JSON number, or the text of one; None when absent."""
+    if value is None or (value == "" and not isinstance(value, Number)):
+        return None
+    if not isinstance(value, str) or not PLAIN_NUMBER.fullmatch(value):
+        raise RecordRefused(f"{name} is not a plain number")
+    try:
+        number = Decimal(value)
+    except InvalidOperation:
+        raise RecordRefused(f"{name} is out of range") from None
+    if number and not -400 < number.adjusted() < 400:
+        raise RecordRefused(f"{name} is out of range")
+    return number
+
+
+NINE_PLACES = Decimal("1E-9")
+
+
+def _credits(value: Any, name: str, zone: Zone) -> Decimal:
+    number = _number(value, name)
+    if number is None:
+        raise RecordRefused(f"{name} is missing")
+    if number < 0:
+        raise RecordRefused(f"{name} is negative")
+    if number >= 1_000_000_000:
+        raise RecordRefused(f"{name} is 10^9 or more")
+    if number.normalize().as_tuple().exponent < -9:  # type: ignore[operator]
+        raise RecordRefused(f"{name} has more than nine places")
+    return abs(number).quantize(NINE_PLACES)
+
+
+def _float_money(value: Any, name: str, zone: Zone) -> str:
+    number = _number(value, name)
+    if number is None:
+        raise RecordRefused(f"{name} is missing")
+    if number < 0:
+        raise RecordRefused(f"{name} is negative")
+    if number >= 10_000_000:
+        raise RecordRefused(f"{name} is 10^7 or more")
+    return str(value)
+
+
+def _count(value: Any, name: str, zone: Zone) -> int | None:
+    number = _number(value, name)
+    if number is None:
+        return None
+    if number < 0:
+        raise RecordRefused(f"{name} is negative")
+    if number != number.to_integral_value():
+        raise RecordRefused(f"{name} is not a whole number")
+    if number > 2**63 - 1:
+        raise RecordRefused(f"{name} is over 2^63-1")
+    return int(number)
+
+
+def _flag(value: Any, name: str, zone: Zone) -> bool | None:
+    if value is None or value == "":
+        return None
+    if value is True or value is False:
+        return bool(value)
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    raise RecordRefused(f"{name} is neither true nor false")
+
+
+def _instant(value: Any, name: str, zone: Zone) -> datetime | None:
+    if value is None or value == "":
+        return None
+    found = None if isinstance(value, Number) else INSTANT.fullmatch(str(value))
+    if not isinstance(value, str) or not found:
+        raise RecordRefused(f"{name} is not an RFC 3339 instant")
+    day, clock, fraction, offset = found.groups()
+    micro = (fraction or "")[:7]  # digits beyond microseconds are cut off
+    try:
+        if offset:
+            offset = "+00:00" if offset in "Zz" or offset == "-00:00" else offset
+            stated = datetime.fromisoformat(f"{day}T{clock}{micro}{offset}")
+            return stated.astimezone(UTC).replace(tzinfo=None)
+        if zone is None:
+            raise RecordRefused(f"{name} has no zone, and the source has no time_zone")
+        local = datetime.fromisoformat(f"{day}T{clock}{micro}").replace(tzinfo=zone)
+        stated = local.astimezone(UTC)
+        if stated.astimezone(zone).replace(tzinfo=None) != local.replace(tzinfo=None):
+            raise RecordRefused(f"{name} is a local time that never happens")
+        return stated.replace(tzinfo=None)
+    except RecordRefused:
+        raise
+    except (ValueError, OverflowError):
+        raise RecordRefused(f"{name} is no instant there is") from None
+
+
+def _completed(value: Any, name: str, zone: Zone) -> datetime:
+    instant = _instant(value, name, zone)
+    if instant is None:
+        raise RecordRefused(f"{name} is missing")
+    return instant
+
+
+def _document(value: Any, name: str, zone: Zone) -> str | None:
+    """A JSON document carried as text (LiteLLM's metadata); read with try(), so it refuses nothing."""
+    if value is None or value == "":
+        return None
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+MICROSECONDS = pa.timestamp("us")
+# A text that might have been a JSON number, true, an object: only the careful path can tell.
+NOT_SURELY_TEXT = r"regexp_full_match({0}, '[-+0-9.eE]+|true|false|[\[{{](?s:.)*')"
+CLEAN_INSTANT = (
+    "case when suffix({0}, 'Z') or ({0}[-6] in ('+', '-') and {0}[-3] = ':') "
+    "then {0}::timestamptz::timestamp else error('instant') end"
+)
+CLEAN_COUNT = "case when {0} >= 0 and {0} < 9e15 and {0} = trunc({0}) then {0}::bigint else error('count') end"
+CLEAN_CREDITS = r"regexp_full_match({0}, '[0-9]{{1,9}}(\.[0-9]{{1,9}})?')"
+
+
+def _absent(sql: str) -> str:
+    return f"case when {{0}} is null or {{0}} = '' then null else {sql} end"
+
+
+TEXT = Kind("varchar", "nullif({0}, '')", "varchar", _text, pa.string())
+IDENTIFIER = Kind(
+    "varchar",
+    f"case when {{0}} is null or {{0}} = '' or {NOT_SURELY_TEXT} then error('identifier') else {{0}} end",
+    "varchar",
+    _identifier,
+    pa.string(),
+    needed=True,
+)
+DOCUMENT = Kind("varchar", "{0}", "varchar", _document, pa.string())
+CREDITS = Kind(
+    "varchar",
+    f"case when {CLEAN_CREDITS} then {{0}}::decimal(18, 9) else error('credits') end",
+    "decimal(18, 9)",
+    _credits,
+    pa.decimal128(18, 9),
+    needed=True,
+    long_number=True,
+)
+FLOAT_MONEY = Kind(
+    "varchar",
+    r"case when regexp_full_match({0}, '[0-9]{{1,7}}(\.[0-9]{{1,25}})?([eE]-?[0-9]{{1,2}})?') then {0} else error('money') end",
+    "varchar",
+    _float_money,
+    pa.string(),
+    needed=True,
+)
+COUNT = Kind(
+    "double", f"case when {{0}} is null then null else {CLEAN_COUNT} end", "bigint", _count, pa.int64()
+)
+FLAG = Kind("boolean", "{0}", "boolean", _flag, pa.bool_())
+MOMENT = Kind("varchar", _absent(CLEAN_INSTANT), "timestamp", _instant, MICROSECONDS)
+COMPLETED = Kind(
+    "varchar",
+    f"case when {{0}} is null then error('instant') else {CLEAN_INSTANT} end",
+    "timestamp",
+    _completed,
+    MICROSECONDS,
+    needed=True,
+)
+
+
+def choice(*words: str) -> Kind:
+    """A field that holds one of a few words, or nothing."""
+    listed = ", ".join(f"'{word}'" for word in words)
+    return Kind(
+        "varchar",
+        _absent(f"case when {{0}} in ({listed}) then {{0}} else error('choice') end"),
+        "varchar",
+        _choice(*words),
+        pa.string(),
+    )
+
+
+@dataclass(frozen=True)
+class RequestFormat:
+    """How one gateway's log becomes our request: its fields and their kinds, and our columns as SQL over them.
+
+    `fields`: name in the log → kind. What is not named here never reaches the disk (house, invariant 8).
+    `request`: our column → an SQL expression over the typed fields and `$credits_per_usd`; columns left out are null.
+    `rounded`: SQL that is true for a record whose money had to be rounded to nine places; the rows are counted.
+    """
+
+    name: str
+    fields: Mapping[str, Kind]
+    request: Mapping[str, str]
+    rounded: str = "false"
+
+
+# ---- objects --------------------------------------------------------------------------------
+
+
+@dataclass
+class SpooledObject:
+    """An object on its way: where its plain bytes are, and what reading them through told."""
+
+    location: str
+    size: int
+    modified_ns: int
+    shape: Literal["json", "csv"]
+    path: Path
+    packed: bool
+    sha256: str = ""
+    line_count: int = 0
+    suspicion: str = ""  # why the clean path may not be trusted with it
+    refused: str = ""  # why nothing of it may be published
+    quarantine: list["Quarantined"] = field(default_factory=list)
+    read_count: int = 0
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A line set aside: remembered by place, length, hash and reason, never by its text (house, invariant 8)."""
+
+    line_number: int | None
+    byte_offset: int | None
+    byte_length: int | None
+    line_sha256: str
+    reason: str
+
+
+def shape_of(name: str) -> tuple[Literal["json", "csv"], bool] | None:
+    """(shape, whether gzip) by the suffixes of a name; None for a suffix the house doesn't know."""
+    packed = name.endswith(".gz")
+    suffix = Path(name.removesuffix(".gz")).suffix
+    shape = SUFFIXES.get(suffix)
+    return (shape, packed) if shape else None  # type: ignore[return-value]
+
+
+def read_through(spooled: SpooledObject, long_numbers: re.Pattern[bytes] | None, spool: Path) -> None:
+    """One pass over the object's bytes: unpacks (with CRC), hashes, counts lines, looks for what DuckDB reads wrongly.
+
+    DuckDB checks no gzip CRC and passes JSON numbers through double (facts/landing.md), so both are seen to here.
+    Sets `refused` where the bytes can't be trusted; the hash is then of the raw bytes.
+    """
+    hasher, lines, last, suspicion = hashlib.sha256(), 0, b"\n", ""
+    tail = b""
+    target = None
+    source = spooled.path
+    if spooled.packed:
+        target = (spool / hashlib.sha256(spooled.location.encode()).hexdigest()[:24]).open("wb")
+    inflated = 0
+    try:
+        for chunk in _chunks(source, spooled.packed):
+            inflated += len(chunk)
+            if spooled.packed and (
+                inflated > INFLATED_LIMIT
+                or inflated > 64 * 2**20 + RATIO_LIMIT * max(1, spooled.size)
+            ):
+                raise ObjectRefused(f"unpacks to more than {inflated} bytes")
+            hasher.update(chunk)
+            lines += chunk.count(b"\n")
+            last = chunk[-1:]
+            if target is not None:
+                target.write(chunk)
+            for start in range(0, len(chunk), LINE_LIMIT // 2):
+                if b"\n" not in chunk[start : start + LINE_LIMIT // 2] and len(chunk) >= LINE_LIMIT // 2:
+                    suspicion = "a long line"
+            if long_numbers is not None and not suspicion:
+                if long_numbers.search(chunk) or long_numbers.search(tail + chunk[:256]):
+                    suspicion = "a long number"
+                tail = chunk[-256:]
+    except (ObjectRefused, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        spooled.refused = str(error) or "truncated gzip"
+        with source.open("rb") as file:
+            spooled.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return
+    finally:
+        if target is not None:
+            target.close()
+    if target is not None:
+        spooled.path = Path(target.name)
+    spooled.sha256 = hasher.hexdigest()
+    spooled.line_count = lines + (0 if last == b"\n" else 1)
+    spooled.suspicion = suspicion
+
+
+def _chunks(path: Path, packed: bool) -> Iterator[bytes]:
+    with path.open("rb") as raw:
+        magic = raw.read(2)
+        raw.seek(0)
+        if packed != (magic == b"\x1f\x8b") and (packed or magic == b"\x1f\x8b"):
+            if packed and not magic:
+                return
+            raise ObjectRefused("name and content disagree about gzip")
+        if not packed:
+            while chunk := raw.read(CHUNK):
+                yield chunk
+            return
+        with gzip.GzipFile(fileobj=raw) as stream:
+            while chunk := stream.read(CHUNK):
+                yield chunk
+
+
+# ---- the careful path -----------------------------------------------------------------------
+
+
+def long_number_pattern(known: RequestFormat) -> re.Pattern[bytes] | None:
+    """Finds a JSON number too long to pass through double unharmed, in a field whose value must be exact."""
+    names = [name for name, kind in known.fields.items() if kind.long_number]
+    if not names:
+        return None
+    listed = "|".join(re.escape(name) for name in names)
+    return re.compile(rf'"(?:{listed})"\s*:\s*[-+0-9.eE]{{16,}}'.encode())
+
+
+def careful_rows(
+    spooled: SpooledObject, known: RequestFormat, zone: Zone, latest: datetime
+) -> Iterator[dict[str, Any]]:
+    """The good records of an object as typed fields with their `_line`; the bad ones go to `spooled.quarantine`.
+
+    `latest`: an instant after which a completed request is from the future.
+    """
+    records = _json_records if spooled.shape == "json" else _csv_records
+    spooled.read_count = 0
+    for number, offset, text, parse in records(spooled.path, known):
+        spooled.read_count += 1
+        try:
+            if len(text) > LINE_LIMIT:
+                raise RecordRefused(f"longer than {LINE_LIMIT} bytes")
+            record = parse(text)
+            row: dict[str, Any] = {"_line": number}
+            for name, kind in known.fields.items():
+                row[name] = kind.careful(record.get(name), name, zone)
+                if kind is COMPLETED and row[name] > latest:
+                    raise RecordRefused(f"{name} is in the future")
+        except RecordRefused as error:
+            spooled.quarantine.append(
+                Quarantined(number, offset, len(text), hashlib.sha256(text).hexdigest(), str(error))
+            )
+            continue
+        yield row
+
+
+Parsed = tuple[int, int, bytes, Callable[[bytes], Mapping[str, Any]]]
+
+
+def _json_records(path: Path, known: RequestFormat) -> Iterator[Parsed]:
+    """Physical lines from 1, with their byte offsets; blank lines are not records."""
+
+    def parse(text: bytes) -> Mapping[str, Any]:
+        return _decode(text, known.fields)
+
+    offset = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(_bounded_lines(file), start=1):
+            start = offset
+            offset += len(line)
+            if number == 1 and line.startswith(b"\xef\xbb\xbf"):
+                line = line[3:]
+                start += 3
+            text = line.rstrip(b"\n")
+            text = text.removesuffix(b"\r")
+            if text.strip(b" \t\r"):
+                yield number, start, text, parse
+
+
+def _bounded_lines(file: io.BufferedReader) -> Iterator[bytes]:
+    yield from iter(file.readline, b"")
+
+
+def _decode(text: bytes, fields: Mapping[str, Kind]) -> Mapping[str, Any]:
+    """A strict JSON object: UTF-8, no NaN, no kept field twice, no lone surrogate, bounded nesting."""
+    try:
+        line = text.decode("utf-8")
+    except UnicodeDecodeError:
+        raise RecordRefused("invalid UTF-8") from None
+    if text.count(b"[") + text.count(b"{") > NESTING_LIMIT and _depth(line) > NESTING_LIMIT:
+        raise RecordRefused(f"nested deeper than {NESTING_LIMIT}")
+
+    depth_zero: list[list[tuple[str, Any]]] = []
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        depth_zero.append(items)
+        return dict(items)
+
+    try:
+        record = json.loads(
+            line,
+            parse_float=Number,
+            parse_int=Number,
+            parse_constant=_refuse_constant,
+            object_pairs_hook=pairs,
+        )
+    except RecordRefused:
+        raise
+    except (ValueError, RecursionError):
+        raise RecordRefused("malformed JSON") from None
+    if not isinstance(record, dict):
+        raise RecordRefused("not a JSON object")
+    names = [name for name, _ in depth_zero[-1] if name in fields]
+    if len(names) != len(set(names)):
+        raise RecordRefused("a field is given twice")
+    for name in fields:
+        value = record.get(name)
+        if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise RecordRefused(f"{name} holds an unpaired surrogate")
+    return record
+
+
+def _refuse_constant(name: str) -> Any:
+    raise RecordRefused(f"{name} is no JSON number")
+
+
+def _depth(line: str) -> int:
+    depth = deepest = 0
+    for letter in line:
+        if letter in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif letter in "]}":
+            depth -= 1
+    return deepest
+
+
+def _csv_records(path: Path, known: RequestFormat) -> Iterator[Parsed]:
+    """CSV records by header name; the line is where the record begins, a quoted line break belongs to its record."""
+    csv.field_size_limit(LINE_LIMIT)
+    header: list[str] | None = None
+    offset = number = 0
+    with path.open("rb") as file:
+        lines = iter(file.readline, b"")
+        for line in lines:
+            number += 1
+            start, first = offset, number
+            if number == 1 and line.startswith(b"\xef\xbb\xbf"):
+                line = line[3:]
+                start += 3
+                offset += 3
+            text = line
+            while text.count(b'"') % 2 and len(text) <= 64 * LINE_LIMIT:
+                more = next(lines, b"")
+                if not more:
+                    break
+                number += 1
+                text += more
+            offset += len(text)
+            text = text.removesuffix(b"\n").removesuffix(b"\r")
+            if not text.strip(b" \t"):
+                continue
+            if header is None:
+                header = [name.strip() for name in _csv_cells(text)]
+                continue
+            yield first, start, text, _csv_parser(header, known)
+
+
+def _csv_cells(text: bytes) -> list[str]:
+    if text.count(b'"') % 2:
+        raise RecordRefused("an unclosed quote")
+    try:
+        return next(csv.reader([text.decode("utf-8")], strict=True))
+    except UnicodeDecodeError:
+        raise RecordRefused("invalid UTF-8") from None
+    except (csv.Error, StopIteration):
+        raise RecordRefused("malformed CSV") from None
+
+
+def _csv_parser(header: list[str], known: RequestFormat) -> Callable[[bytes], Mapping[str, Any]]:
+    needed = [name for name, kind in known.fields.items() if kind.needed and name not in header]
+
+    def parse(text: bytes) -> Mapping[str, Any]:
+        if needed:
+            raise RecordRefused(f"the header has no column {needed[0]}")
+        cells = _csv_cells(text)
+        if len(cells) != len(header):
+            raise RecordRefused(f"{len(cells)} cells under {len(header)} names")
+        if any(header.count(name) > 1 for name in known.fields if name in header):
+            raise RecordRefused("a column is given twice")
+        return dict(zip(header, cells, strict=True))
+
+    return parse
+
+
+def arrow_rows(rows: list[dict[str, Any]], known: RequestFormat) -> pa.Table:
+    """Typed records as an Arrow table with `_line`, in the order given."""
+    columns: dict[str, pa.Array] = {"_line": pa.array([row["_line"] for row in rows], pa.int64())}
+    for name, kind in known.fields.items():
+        columns[name] = pa.array([row[name] for row in rows], kind.arrow)
+    return pa.table(columns)

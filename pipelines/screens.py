@@ -1,0 +1,177 @@
+"""How results look: one list of rows as a table for people, as CSV, or as JSON (contract, "Command line").
+
+Decimals are text in JSON and never lose a digit; tables go to standard output, progress and warnings to standard error.
+"""
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+PIPED_WIDTH = 120  # where there is no terminal to ask
+
+
+def _console(*, stderr: bool = False) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    asked = stream.isatty() or "COLUMNS" in os.environ
+    return Console(stderr=stderr, highlight=False, width=None if asked else PIPED_WIDTH)
+
+
+out = _console()
+err = _console(stderr=True)
+
+EXPONENTS = {code: 0 for code in "bif clp djf gnf jpy kmf krw mga pyg rwf vnd vuv xaf xof xpf".split()}
+EXPONENTS |= {code: 3 for code in "bhd jod kwd omr tnd".split()}
+
+VERDICT_STYLES = {
+    "agrees": "green", "waits": "yellow", "needs_person": "bold red",
+    "open": "bold red", "escalated": "bold red", "closed": "dim", "acknowledged": "yellow",
+    "paid": "green", "void": "dim", "uncollectible": "red", "draft": "dim",
+}
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON and CSV state it: decimals as text, instants as RFC 3339 UTC."""
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    if isinstance(value, datetime):
+        return value.isoformat() + "Z"
+    if isinstance(value, date):
+        return value.isoformat()
+    return value
+
+
+def show(
+    rows: Sequence[Mapping[str, Any]],
+    form: str,
+    *,
+    title: str = "",
+    columns: Sequence[str] | None = None,
+    totals: Sequence[str] = (),
+    labels: Mapping[str, str] | None = None,
+    nothing: str = "Nothing to show.",
+) -> None:
+    """Prints rows in the form asked for. `columns`: which of them a table shows; `totals`: which it sums in a last line."""
+    if form == "json":
+        sys.stdout.write(
+            json.dumps([{k: plain(v) for k, v in row.items()} for row in rows], indent=2, ensure_ascii=False) + "\n"
+        )
+    elif form == "csv":
+        names = list(rows[0]) if rows else list(columns or ())
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(names)
+        for row in rows:
+            writer.writerow(["" if row[name] is None else plain(row[name]) for name in names])
+    elif not rows:
+        out.print(Text(nothing, style="dim"))
+    else:
+        out.print(as_table(rows, title=title, columns=columns, totals=totals, labels=labels))
+
+
+def as_table(
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    title: str = "",
+    columns: Sequence[str] | None = None,
+    totals: Sequence[str] = (),
+    labels: Mapping[str, str] | None = None,
+) -> Table:
+    """Rows as a table of the terminal's width: numbers to the right with thousands set apart, null as a dot."""
+    names = list(columns or rows[0])
+    table = Table(
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_footer=bool(totals),
+        header_style="dim",
+    )
+    for name in names:
+        footer = Text("total", style="bold") if totals and name == names[0] else Text("")
+        if name in totals:
+            values = (row[name] for row in rows if row[name] is not None)
+            footer = Text(number(sum(values, start=Decimal(0))), style="bold")
+        is_numeric = any(_is_number(row[name]) for row in rows) or name.endswith(MONEY)
+        table.add_column(
+            (labels or {}).get(name, LABELS.get(name, name.replace("_", " "))),
+            justify="right" if is_numeric and name != "share_used" else "left",
+            footer=footer,
+            no_wrap=is_numeric or name not in FOLDED,
+            overflow="fold" if name in FOLDED else "ellipsis",
+        )
+    for row in rows:
+        table.add_row(*(cell(name, row[name], row) for name in names))
+    return table
+
+
+MONEY = ("_minor", "billed", "kept", "unexplained")
+FOLDED = {"reason", "message", "subject", "item_id", "key_name", "workspace_name", "model"}
+LABELS = {
+    "request_count": "requests",
+    "error_count": "errors",
+    "fallback_count": "fallbacks",
+    "total_tokens": "tokens",
+    "workspace_id": "workspace",
+    "workspace_name": "workspace",
+    "key_name": "key",
+    "member_name": "member",
+    "usage_date": "day",
+}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+
+
+def cell(name: str, value: Any, row: Mapping[str, Any]) -> Text:
+    if value is None and name.removesuffix("_name") in ("key", "workspace", "member"):
+        stem = "api_key" if name == "key_name" else name.removesuffix("_name")
+        value = row.get(f"{stem}_id")  # a thing without a name is called by its id
+    if value is None:
+        missing = "all API calls" if name.startswith("member") else "unassigned"
+        named = name in ("workspace_id", "api_key_id", "model") or name.endswith("_name")
+        return Text(missing if named else "·", style="dim")
+    if name == "share_used":
+        return bar(float(value))
+    if name.endswith("_minor"):
+        return Text(money(value, str(row.get("currency") or "")))
+    if isinstance(value, bool):
+        return Text("yes" if value else "no")
+    if isinstance(value, int | float | Decimal):
+        return Text(number(value))
+    if isinstance(value, datetime):
+        return Text(f"{value:%Y-%m-%d %H:%M}")
+    style = VERDICT_STYLES.get(str(value), "") if name in ("standing", "state", "status") else ""
+    return Text(str(value), style=style)
+
+
+def number(value: Any) -> str:
+    """A number for reading: thousands set apart, two places; small ones keep two digits that count. CSV and JSON are exact."""
+    if isinstance(value, int) or (isinstance(value, Decimal) and value == value.to_integral_value()):
+        return f"{int(value):,}"
+    if abs(value) >= Decimal("0.01"):
+        return f"{value:,.2f}"
+    return f"{value:.2g}" if isinstance(value, float) else f"{value:.9f}".rstrip("0")
+
+
+def money(minor: int, currency: str) -> str:
+    """Minor units as major ones with the currency's code; never added across currencies."""
+    exponent = EXPONENTS.get(currency, 2)
+    return f"{Decimal(minor).scaleb(-exponent):,.{exponent}f} {currency.upper()}".strip()
+
+
+def bar(share: float, width: int = 12) -> Text:
+    """A share of an allowance, drawn."""
+    full = max(0, min(width, round(share * width)))
+    style = "red" if share >= 1 else "yellow" if share >= 0.75 else "green"
+    return Text.assemble(("█" * full, style), ("░" * (width - full), "dim"), f" {share:4.0%}")

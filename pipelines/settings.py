@@ -1,0 +1,247 @@
+"""`meterhouse.toml`, with environment variables over it: what a person may set, with its default and its meaning.
+
+Secrets are read from the environment only. An unknown setting is an error that names the nearest known one.
+Relative paths are relative to the file. Contract, "Settings".
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+FILE_NAME = "meterhouse.toml"
+PREFIX = "METERHOUSE_"
+
+
+class SettingsError(ValueError):
+    """A setting that can't be used; the text says which and what to write instead."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Warehouse(Section):
+    root: str = "data"
+    credits_per_usd: int = Field(default=100, gt=0)
+
+
+class RequestSource(Section):
+    """One source of request logs; `gateway` says whose request ids these are."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
+    gateway: str = ""
+    format: str
+    location: str
+    workspace_id: str | None = None
+    time_zone: str | None = None
+
+
+class Folder(Section):
+    location: str
+
+
+class Stripe(Section):
+    api_base: str = "https://api.stripe.com"
+    exports: str = "landing/stripe"
+    api_key: SecretStr | None = None
+
+    @property
+    def livemode(self) -> bool:
+        """The warehouse's mode: that of the key, live without one (reconciliation, section 2)."""
+        if self.api_key is None:
+            return True
+        return not self.api_key.get_secret_value().startswith(("sk_test_", "rk_test_"))
+
+
+class Reconciliation(Section):
+    settle_days: int = Field(default=3, ge=0)
+    pending_days: int = Field(default=14, ge=0)
+
+
+class EmailSink(Section):
+    smtp_host: str = "localhost"
+    smtp_port: int = 25
+    sender: str = "meterhouse@localhost"
+    recipients: list[str] = Field(min_length=1)
+    username: str | None = None
+    password: SecretStr | None = None
+
+
+class Alerts(Section):
+    """What is out of range, and the sinks told of it: each `[alerts.<sink>]` is a file `exports/alerts/<sink>.py`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    exceed_percent: float = Field(default=50, ge=0)
+    floor_credits: float = Field(default=10, ge=0)
+    sensitivity: Literal["low", "normal", "high"] = "normal"
+    email: EmailSink | None = None
+
+    @property
+    def sinks(self) -> dict[str, Any]:
+        """The settings of each sink that is configured, by the sink's name."""
+        named: dict[str, Any] = dict(self.model_extra or {})
+        if self.email is not None:
+            named["email"] = self.email
+        return named
+
+
+class Exports(Section):
+    """Where the night puts files for elsewhere, and which: usage_by_model, usage_by_key, usage_by_member, usage, requests."""
+
+    location: str = "data/exports"
+    nightly: list[str] = ["usage_by_model", "usage_by_key", "usage_by_member"]
+
+
+class Settings(Section):
+    warehouse: Warehouse = Warehouse()
+    requests: list[RequestSource] = []
+    directory: Folder = Folder(location="landing/directory")
+    invoices: Folder = Folder(location="landing/invoices")
+    stripe: Stripe = Stripe()
+    reconciliation: Reconciliation = Reconciliation()
+    alerts: Alerts = Alerts()
+    exports: Exports = Exports()
+    folder: Path = Path(".")
+
+    def path(self, location: str) -> Path:
+        """A location of the settings as a path; relative ones are relative to `meterhouse.toml`."""
+        return (self.folder / location).resolve()
+
+    @property
+    def root(self) -> Path:
+        return self.path(self.warehouse.root)
+
+    @property
+    def dagster_home(self) -> Path:
+        """Beside `meterhouse.toml` (contract)."""
+        return Path(os.environ.get("DAGSTER_HOME") or self.folder.resolve() / "dagster_home")
+
+    def parameters(self) -> dict[str, object]:
+        """The settings that SQL files may name: `$<section>_<name>`."""
+        return {
+            "warehouse_credits_per_usd": self.warehouse.credits_per_usd,
+            "reconciliation_settle_days": self.reconciliation.settle_days,
+            "reconciliation_pending_days": self.reconciliation.pending_days,
+            "alerts_exceed_percent": self.alerts.exceed_percent,
+            "alerts_floor_credits": self.alerts.floor_credits,
+            "alerts_sensitivity": self.alerts.sensitivity,
+            "stripe_livemode": self.stripe.livemode,
+        }
+
+
+SECRETS = {
+    "METERHOUSE_STRIPE_API_KEY": ("stripe", "api_key"),
+    "METERHOUSE_ALERTS_EMAIL_PASSWORD": ("alerts", "email", "password"),
+}
+OTHER_VARIABLES = {"METERHOUSE_AS_OF", "METERHOUSE_CONFIG"}
+
+
+def load(file: Path | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
+    """The settings of `file` (default: `meterhouse.toml` here), with the environment over them.
+
+    Raises SettingsError with one sentence that says what is wrong and what to do.
+    """
+    path = file or Path(environment.get("METERHOUSE_CONFIG", FILE_NAME))
+    if not path.is_file():
+        raise SettingsError(
+            f"There is no {path}: run 'meterhouse init' to write one, or name yours with --config."
+        )
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not readable TOML: {error}.") from None
+    for secret in (("stripe", "api_key"), ("alerts", "email", "password")):
+        if _dig(values, secret) is not None:
+            variable = PREFIX + "_".join(secret).upper()
+            raise SettingsError(
+                f"{path} holds {'.'.join(secret)}: secrets are read from the environment only, "
+                f"set {variable} and take the line out."
+            )
+    _overlay(values, environment)
+    for source in values.get("requests", []):
+        if isinstance(source, dict):
+            source.setdefault("gateway", source.get("name", ""))
+    try:
+        settings = Settings(**values, folder=path.parent)
+    except ValidationError as error:
+        raise SettingsError(f"{path}: {_sentence(error)}") from None
+    names = [source.name for source in settings.requests]
+    if len(names) != len(set(names)):
+        raise SettingsError(f"{path}: two [[requests]] sources share a name; names must differ.")
+    return settings
+
+
+def _dig(values: Any, place: tuple[str, ...]) -> Any:
+    for name in place:
+        if not isinstance(values, dict):
+            return None
+        values = values.get(name)
+    return values
+
+
+def _overlay(values: dict[str, Any], environment: Mapping[str, str]) -> None:
+    """Writes every METERHOUSE_<SECTION>_<NAME> of the environment over the file's values."""
+    for variable, text in sorted(environment.items()):
+        if not variable.startswith(PREFIX) or variable in OTHER_VARIABLES:
+            continue
+        rest = variable.removeprefix(PREFIX).lower()
+        section, _, name = rest.partition("_")
+        if section == "requests":
+            sources = values.get("requests", [])
+            fits = [s for s in sources if name.startswith(_as_variable(s.get("name", "")) + "_")]
+            if not fits:
+                raise SettingsError(f"{variable}: no [[requests]] source of that name is set.")
+            source = max(fits, key=lambda s: len(s["name"]))
+            field = name.removeprefix(_as_variable(source["name"]) + "_")
+            source[field] = text
+            continue
+        target = values.setdefault(section, {}) if section in Settings.model_fields else None
+        if not isinstance(target, dict):
+            raise SettingsError(f"{variable}: there is no such setting.{_nearest(rest)}")
+        if section == "alerts" and name not in Alerts.model_fields and "_" in name:
+            sink, _, name = name.partition("_")
+            target = target.setdefault(sink, {})
+        target[name] = [part.strip() for part in text.split(",")] if name == "recipients" else text
+
+
+def _as_variable(name: str) -> str:
+    return name.lower().replace("-", "_")
+
+
+def _known() -> dict[str, str]:
+    """Every known setting by its dotted name."""
+    known = {}
+    for section, field in Settings.model_fields.items():
+        model = field.annotation
+        if section == "requests":
+            model = RequestSource
+        for candidate in (model, *get_args(model)):
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                for name in candidate.model_fields:
+                    known[f"{section}.{name}"] = f"{section}.{name}"
+        known[section] = section
+    for name in EmailSink.model_fields:
+        known[f"alerts.email.{name}"] = f"alerts.email.{name}"
+    return known
+
+
+def _nearest(name: str) -> str:
+    close = difflib.get_close_matches(name, list(_known()), n=1, cutoff=0.5)
+    return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first complaint of pydantic, as a sentence about a setting."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
+    if first["type"] == "extra_forbidden":
+        return f"unknown setting '{place}'.{_nearest(place)}"
+    if first["type"] == "missing":
+        return f"'{place}' is missing."
+    return f"'{place}' can't be used: {first['msg'][:1].lower()}{first['msg'][1:]}."

@@ -1,0 +1,534 @@
+"""Where tables live: immutable Parquet objects under one root, named by their content, and the snapshot that names them.
+
+A night writes drafts, audits them, and replaces `snapshot.json`: readers see the old night or the new one, never a mixture
+(house, invariant 1). What a table means does not belong here.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import filelock
+import pyarrow as pa
+
+from pipelines.calendar import utc_now
+
+FORMAT_VERSION = 1
+SUPERSEDED_LIVE = timedelta(days=7)
+ROW_GROUP = 122_880  # pinned: equal rows must be equal bytes whatever DuckDB's default becomes
+WHOLE = ""  # the partition key of a table that is not partitioned
+
+
+class StoreError(RuntimeError):
+    """The store can't be read or written; the text says why and what to do."""
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """The shape of a `raw.*` table: DuckDB type and documentation of each column."""
+
+    description: str
+    columns: Mapping[str, tuple[str, str]]
+    by_day: bool = False
+    is_journal: bool = False
+
+
+ARROW_TYPES = {
+    "varchar": pa.string(),
+    "boolean": pa.bool_(),
+    "integer": pa.int32(),
+    "bigint": pa.int64(),
+    "timestamp": pa.timestamp("us"),
+    "date": pa.date32(),
+    "decimal(18,9)": pa.decimal128(18, 9),
+    "decimal(38,9)": pa.decimal128(38, 9),
+}
+
+
+def arrow_table(shape: RawTable, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Rows as Arrow, by the types that the table declares; a column that a row leaves out is null."""
+    return pa.table(
+        {
+            name: pa.array([row.get(name) for row in rows], ARROW_TYPES[kind.replace(", ", ",")])
+            for name, (kind, _) in shape.columns.items()
+        }
+    )
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """One immutable file. `path` is relative to the root; `credits` is the exact sum of its column of that name."""
+
+    path: str
+    rows: int
+    bytes: int
+    sha256: str
+    credits: str | None = None
+
+
+@dataclass(frozen=True)
+class Partition:
+    """One day of a table, or the whole of it, and the fingerprint of what it was made from."""
+
+    objects: tuple[StoredObject, ...]
+    fingerprint: str = ""
+
+    @property
+    def content(self) -> str:
+        """A hash of what is in it, whatever order its objects arrived in."""
+        return digest(sorted(item.sha256 for item in self.objects))
+
+    @property
+    def rows(self) -> int:
+        return sum(item.rows for item in self.objects)
+
+
+Tables = dict[str, dict[str, Partition]]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What is published: table → partition → objects."""
+
+    snapshot_id: str
+    as_of: datetime
+    published_at: datetime
+    tables: Tables
+    checks: dict[str, str] = field(default_factory=dict)
+    superseded: dict[str, str] = field(default_factory=dict)
+
+    def objects(self) -> Iterator[StoredObject]:
+        for partitions in self.tables.values():
+            for partition in partitions.values():
+                yield from partition.objects
+
+
+def digest(parts: Iterable[object]) -> str:
+    """sha256 over a list of texts, kept apart by a byte that no text of ours holds."""
+    return hashlib.sha256("\x1f".join(str(part) for part in parts).encode()).hexdigest()
+
+
+def quote(text: str) -> str:
+    """A text as an SQL literal (paths only; values are bound)."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def sync(path: Path) -> None:
+    """fsync of a file or folder: a rename is durable only once its folder is."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a small file so that a reader sees the old text or the new one: draft, fsync, rename, fsync."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    draft.write_text(text, encoding="utf-8")
+    sync(draft)
+    os.replace(draft, path)
+    sync(path.parent)
+
+
+def parquet_list(paths: Sequence[Path | str], *, options: str = "") -> str:
+    """A `read_parquet` over exact files, never a glob."""
+    return f"read_parquet([{', '.join(quote(str(path)) for path in paths)}]{options})"
+
+
+class Journal:
+    """An append-only table whose every line is durable by itself, not by a snapshot: `raw/<name>/<number>.json`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def append(self, entry: Mapping[str, Any]) -> None:
+        """One line more, on disk when this returns. Raises FileExistsError never: numbers are taken exclusively."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        number = len(list(self.folder.glob("[0-9]*.json"))) + 1
+        text = json.dumps(dict(entry), default=str, sort_keys=True)
+        while True:
+            target = self.folder / f"{number:08d}.json"
+            if not target.exists():
+                break
+            number += 1
+        write_whole(target, text)
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Every line, in the order written."""
+        if not self.folder.is_dir():
+            return []
+        files = sorted(path for path in self.folder.glob("[0-9]*.json") if path.name[0] != ".")
+        return [json.loads(path.read_text(encoding="utf-8")) for path in files]
+
+
+class Store:
+    """One root on a local disk."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    # ---- reading ----------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot | None:
+        """What is published now; None before the first night."""
+        path = self.root / "snapshot.json"
+        try:
+            stated = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise StoreError(
+                f"{path} can't be read ({error}): restore it from a backup, or move it away and "
+                "run 'meterhouse rebuild'."
+            ) from None
+        if stated["format_version"] != FORMAT_VERSION:
+            raise StoreError(
+                f"{path} is of format {stated['format_version']}, this release writes "
+                f"{FORMAT_VERSION}: run 'meterhouse rebuild'."
+            )
+        return Snapshot(
+            snapshot_id=stated["snapshot_id"],
+            as_of=datetime.fromisoformat(stated["as_of"]),
+            published_at=datetime.fromisoformat(stated["published_at"]),
+            tables={
+                table: {
+                    key: Partition(
+                        tuple(StoredObject(**item) for item in partition["objects"]),
+                        partition["fingerprint"],
+                    )
+                    for key, partition in partitions.items()
+                }
+                for table, partitions in stated["tables"].items()
+            },
+            checks=stated["checks"],
+            superseded=stated["superseded"],
+        )
+
+    def journal(self, table: str) -> Journal:
+        return Journal(self.root / table.replace(".", "/"))
+
+    # ---- one writer -------------------------------------------------------------------------
+
+    @contextmanager
+    def lock(self, wait_seconds: float = 0) -> Iterator[None]:
+        """Keeps two nights apart. The kernel lets go of it when a process dies, however it dies.
+
+        Raises StoreError naming the holder when another night runs for longer than `wait_seconds`.
+        """
+        folder = self.root / "ops" / "nights"
+        folder.mkdir(parents=True, exist_ok=True)
+        holder = folder / ".holder"
+        lock = filelock.FileLock(folder / ".lock", timeout=wait_seconds)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            who = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
+            raise StoreError(
+                f"Another night is at work on {self.root} ({who}); it will publish what has "
+                "arrived. Run again when it has ended."
+            ) from None
+        try:
+            holder.write_text(f"process {os.getpid()}, since {utc_now():%H:%M:%S} UTC")
+            yield
+        finally:
+            lock.release()
+
+    @contextmanager
+    def spool(self) -> Iterator[Path]:
+        """A folder outside the root (mode 0700) for what is only passing through; emptied before and after."""
+        name = f"meterhouse-{os.getuid()}-{digest([self.root])[:12]}"
+        folder = Path(tempfile.gettempdir()) / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def sweep(self, snapshot: Snapshot | None) -> int:
+        """Removes what a killed night left and what was superseded more than seven days ago; returns how many files.
+
+        Only under the lock: a running night's objects are named by no snapshot yet.
+        """
+        shutil.rmtree(self.root / ".drafts", ignore_errors=True)
+        kept = {item.path for item in snapshot.objects()} if snapshot else set()
+        for path, since in (snapshot.superseded if snapshot else {}).items():
+            if utc_now() - datetime.fromisoformat(since) < SUPERSEDED_LIVE:
+                kept.add(path)
+        removed = 0
+        for layer in ("raw", "staging", "marts", "ops", "exports"):
+            for file in (self.root / layer).rglob("usage_date=*/*" if layer == "exports" else "*.parquet"):
+                if str(file.relative_to(self.root)) not in kept:
+                    file.unlink()
+                    removed += 1
+            for file in (self.root / layer).rglob(".*.tmp"):
+                file.unlink()
+        for file in self.root.glob(".*.tmp"):
+            file.unlink()
+        return removed
+
+
+CORES = os.cpu_count() or 1
+
+
+def write_parquet(
+    connection: duckdb.DuckDBPyConnection,
+    sql: str,
+    target: Path,
+    parameters: Mapping[str, object] | None = None,
+) -> tuple[int, str | None]:
+    """Writes a select; returns its rows, and the sum of its `credits` (None without such a column), read back from the file."""
+    connection.execute(
+        f"copy ({sql}) to {quote(str(target))} (format parquet, compression zstd, "
+        f"compression_level 1, row_group_size {ROW_GROUP})",
+        dict(parameters) if parameters else None,
+    )
+    source = parquet_list([target])
+    columns = {column[0] for column in connection.execute(f"from {source} limit 0").description}
+    total = "coalesce(sum(credits), 0)::varchar" if "credits" in columns else "null"
+    [(rows, credits)] = connection.execute(f"select count(*), {total} from {source}").fetchall()
+    return rows, credits
+
+
+def connect(
+    spool: Path | None = None, memory_limit: str = "2GB", threads: int | None = None
+) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB in UTC that spills to the spool."""
+    connection = duckdb.connect(config={"threads": threads} if threads else {})
+    connection.execute("set TimeZone = 'UTC'")
+    connection.execute(f"set memory_limit = '{memory_limit}'")
+    if spool is not None:
+        connection.execute(f"set temp_directory = {quote(str(spool / 'duckdb'))}")
+    for layer in ("raw", "staging", "marts", "ops"):
+        connection.execute(f"create schema {layer}")
+    return connection
+
+
+Binder = Callable[..., None]  # (draft, table, days): makes a table readable by its name
+
+
+class Draft:
+    """What a night would publish: the published tables, and over them what it has written so far."""
+
+    def __init__(self, store: Store, spool: Path, bind: Binder) -> None:
+        self.store = store
+        self.bind = bind
+        self.spool = spool
+        self.published = store.snapshot()
+        self.tables: Tables = (
+            {name: dict(parts) for name, parts in self.published.tables.items()}
+            if self.published
+            else {}
+        )
+        self.checks: dict[str, str] = dict(self.published.checks) if self.published else {}
+        self.connection = connect(spool)
+        self.pending: dict[str, Path] = {}
+        self._folder = store.root / ".drafts"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._count = 0
+        self.remarks: list[str] = []
+
+    def remark(self, sentence: str) -> None:
+        """Something the night's summary should say."""
+        self.remarks.append(sentence)
+
+    def name(self, what: str) -> str:
+        """A name for a temporary table that nothing else has."""
+        self._count += 1
+        return f"{what}_{self._count}"
+
+    # ---- looking ----------------------------------------------------------------------------
+
+    def partitions(self, table: str) -> dict[str, Partition]:
+        return self.tables.get(table, {})
+
+    def days(self, table: str) -> list[date]:
+        """The days a day-partitioned table has, ascending."""
+        return sorted(date.fromisoformat(key) for key in self.partitions(table) if key != WHOLE)
+
+    def locate(self, item: StoredObject) -> Path:
+        """Where the object's bytes are now: drafted or published."""
+        return self.pending.get(item.path) or self.store.root / item.path
+
+    def files(self, table: str, days: Iterable[date] | None = None) -> list[Path]:
+        """The files of a table, or of some of its days."""
+        partitions = self.partitions(table)
+        keys = sorted(partitions) if days is None else [str(day) for day in days]
+        return [
+            self.locate(item) for key in keys if key in partitions for item in partitions[key].objects
+        ]
+
+    def query(self, sql: str, **parameters: object) -> pa.Table:
+        """Runs a select over tables by their names: what is published, and this night's drafts over it."""
+        for table in sorted(set(re.findall(r"\b(?:raw|staging|marts|ops)\.[a-z_]+", sql))):
+            self.bind(self, table)
+        return self.connection.sql(sql, params=parameters or None).to_arrow_table()
+
+    @property
+    def is_changed(self) -> bool:
+        return self.published is None or self.tables != self.published.tables
+
+    # ---- writing ----------------------------------------------------------------------------
+
+    def append(self, table: str, rows: pa.Table | str, day: date | None = None) -> StoredObject:
+        """One immutable object more. `rows`: an Arrow table, or the text of a select on `self.connection`."""
+        item = self._write(table, rows, day)
+        key = WHOLE if day is None else str(day)
+        before = self.partitions(table).get(key, Partition(()))
+        if item.path not in {other.path for other in before.objects}:
+            self.tables.setdefault(table, {})[key] = Partition(
+                (*before.objects, item), before.fingerprint
+            )
+        return item
+
+    def replace(
+        self,
+        table: str,
+        rows: pa.Table | str,
+        day: date | None = None,
+        *,
+        fingerprint: str = "",
+        parameters: Mapping[str, object] | None = None,
+    ) -> StoredObject:
+        """The one object of a partition, instead of what stood there."""
+        item = self._write(table, rows, day, parameters)
+        key = WHOLE if day is None else str(day)
+        self.tables.setdefault(table, {})[key] = Partition((item,), fingerprint)
+        return item
+
+    def mark(self, table: str, day: date | None, fingerprint: str) -> None:
+        """States what a partition was made from."""
+        key = WHOLE if day is None else str(day)
+        partition = self.tables[table][key]
+        self.tables[table][key] = Partition(partition.objects, fingerprint)
+
+    def drop(self, table: str, day: date | None = None) -> None:
+        """Takes a partition out of what will be published."""
+        self.tables.get(table, {}).pop(WHOLE if day is None else str(day), None)
+
+    def _write(
+        self,
+        table: str,
+        rows: pa.Table | str,
+        day: date | None,
+        parameters: Mapping[str, object] | None = None,
+    ) -> StoredObject:
+        draft = self.new_file("parquet")
+        if isinstance(rows, pa.Table):
+            self.connection.register("incoming", rows)
+            rows = "from incoming"
+        measured = write_parquet(self.connection, rows, draft, parameters)
+        return self.adopt(table, draft, day, measured)
+
+    def put(
+        self, table: str, draft: Path, day: date, measured: tuple[int, str | None], *, fingerprint: str
+    ) -> StoredObject:
+        """The one object of a partition, from a file that a worker wrote."""
+        item = self.adopt(table, draft, day, measured)
+        self.tables.setdefault(table, {})[str(day)] = Partition((item,), fingerprint)
+        return item
+
+    @contextmanager
+    def workers(self) -> Iterator[list[duckdb.DuckDBPyConnection]]:
+        """A connection for each core, of one thread each: many small days go faster side by side."""
+        connections = [connect(self.spool, memory_limit="512MB", threads=1) for _ in range(CORES)]
+        try:
+            yield connections
+        finally:
+            for connection in connections:
+                connection.close()
+
+    def replace_files(
+        self, table: str, day: date, files: Sequence[tuple[Path, int, str]], *, fingerprint: str
+    ) -> list[StoredObject]:
+        """The objects of a partition, from files written in `new_file()`, each with its rows and credits as read back."""
+        items = [self.adopt(table, path, day, (rows, credits)) for path, rows, credits in files]
+        self.tables.setdefault(table, {})[str(day)] = Partition(tuple(items), fingerprint)
+        return items
+
+    def new_file(self, suffix: str) -> Path:
+        """A path for a draft."""
+        self._count += 1
+        return self._folder / f"{self._count}.{suffix}"
+
+    def adopt(
+        self, table: str, draft: Path, day: date | None, measured: tuple[int, str | None]
+    ) -> StoredObject:
+        """Takes a file into the drafts, named by its content."""
+        with draft.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        layer, name = table.split(".")
+        folder = f"{layer}/{name}" + ("" if day is None else f"/usage_date={day}")
+        path = f"{folder}/{sha256[:32]}{draft.suffix}"
+        rows, credits = measured
+        item = StoredObject(path, rows, draft.stat().st_size, sha256, credits)
+        if (self.store.root / path).exists():
+            draft.unlink()
+        else:
+            self.pending[path] = draft
+        return item
+
+    # ---- publishing -------------------------------------------------------------------------
+
+    def publish(self, as_of: datetime) -> Snapshot:
+        """fsync every draft, give it its name, and replace `snapshot.json`. The caller has audited."""
+        root = self.store.root
+        named = {item.path for parts in self.tables.values() for p in parts.values() for item in p.objects}
+        folders = set()
+        with ThreadPoolExecutor(8) as pool:  # waiting for the disk, not for a core
+            list(pool.map(sync, [draft for path, draft in self.pending.items() if path in named]))
+        for path, draft in self.pending.items():
+            if path not in named:
+                draft.unlink()
+                continue
+            target = root / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(draft, target)
+            folders.update([target.parent, target.parent.parent])
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(sync, sorted(folders)))
+        self.pending.clear()
+        now = utc_now()
+        superseded = {}
+        if self.published is not None:
+            superseded = {
+                path: since
+                for path, since in self.published.superseded.items()
+                if now - datetime.fromisoformat(since) < SUPERSEDED_LIVE and path not in named
+            }
+            for item in self.published.objects():
+                if item.path not in named:
+                    superseded[item.path] = now.isoformat()
+        tables = {
+            table: {key: asdict(part) for key, part in sorted(parts.items())}
+            for table, parts in sorted(self.tables.items())
+            if parts
+        }
+        content: dict[str, Any] = {
+            "format_version": FORMAT_VERSION,
+            "as_of": as_of.isoformat(),
+            "tables": tables,
+            "checks": dict(sorted(self.checks.items())),
+        }
+        snapshot_id = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        content |= {
+            "snapshot_id": snapshot_id,
+            "published_at": now.isoformat(),
+            "superseded": superseded,
+        }
+        write_whole(root / "snapshot.json", json.dumps(content, indent=1, sort_keys=True) + "\n")
+        self.published = self.store.snapshot()
+        assert self.published is not None
+        return self.published

@@ -1,0 +1,208 @@
+-- An alert: spend out of its normal range, or a budget reached, told from the day it opened.
+--
+-- An anomaly's alert is open while its last day out of range is at most three days before the
+-- night's date, escalates when a later day reaches twice the credits of the first, and closes after
+-- three days within range. A budget's alert closes with its cycle. All of it is a function of what
+-- was spent and of the night's clock: nobody keeps an alert's state anywhere.
+--
+-- grain: alert_id
+with openings as (
+    select
+        anomaly.*,
+        last_date,
+        highest_credits,
+        anomaly_day_count,
+        escalated_date,
+        credits / nullif(request_count, 0) as credits_per_request,
+    from marts.alert_episodes as episode
+    join marts.spend_anomalies as anomaly
+        on anomaly.usage_date = episode.first_date
+        and anomaly.workspace_id is not distinct from episode.workspace_id
+        and anomaly.scope = episode.scope
+        and anomaly.subject_id = episode.subject_id
+),
+
+spend_alerts as (
+    select
+        concat_ws(
+            chr(31),
+            kind,
+            coalesce(openings.workspace_id, ''),
+            openings.scope,
+            openings.subject_id,
+            usage_date
+        ) as identity,
+        openings.workspace_id,
+        kind,
+        openings.scope,
+        openings.subject_id,
+        usage_date,
+        last_date,
+        credits,
+        expected,
+        upper_limit,
+        ratio,
+        highest_credits,
+        coalesce(crossed_at, cast(usage_date + 1 as timestamp)) as opens_at,
+        cast(escalated_date + 1 as timestamp) as escalates_at,
+        cast(last_date + 4 as timestamp) as closes_at,
+        case
+            when kind = 'drift' then format(
+                'the middle day of this week is {:.1f} times the best of nine weeks before',
+                cast(this_week_credits / nullif(best_week_credits, 0) as double)
+            )
+            when usual_request_count is null
+            then format('{:,} requests', request_count)
+            when credits_per_request / nullif(usual_credits_per_request, 0)
+                > request_count / nullif(usual_request_count, 0)
+            then format(
+                '{:,.4f} credits a request against {:,.4f} on a usual day',
+                credits_per_request, usual_credits_per_request
+            )
+            else format(
+                '{:,} requests against {:,.0f} on a usual day', request_count, usual_request_count
+            )
+        end
+        || case
+            when openings.scope in ('model', 'workspace') and top_key_id is not null
+            then format(
+                ', {:.0f}% of the credits by key {}',
+                cast(100 * top_key_credits / credits as double),
+                coalesce('"' || keys.name || '"', top_key_id)
+            )
+            else ''
+        end
+        || case
+            when openings.scope != 'model' and top_model is not null
+            then format(
+                ', {:.0f}% of the credits on model {}',
+                cast(100 * top_model_credits / credits as double), top_model
+            )
+            else ''
+        end as cause,
+        case kind
+            when 'woke' then format(
+                'spent {:,.2f} credits on {}{} after four weeks of silence (limit {:,.2f}).',
+                cast(credits as double), usage_date, if(is_complete, '', ' so far'),
+                cast(upper_limit as double)
+            )
+            when 'drift' then format(
+                'is drifting upwards: {:,.2f} credits on {}, day by day within its range '
+                || '(up to {:,.2f}), week by week above all it spent in the two months before.',
+                cast(credits as double), usage_date, cast(upper_limit as double)
+            )
+            else format(
+                'spent {:,.2f} credits on {}{}, {}the expected {:,.2f} (normal up to {:,.2f}).',
+                cast(credits as double), usage_date, if(is_complete, '', ' so far'),
+                coalesce(format('{:,.1f} times ', cast(ratio as double)), 'against '),
+                cast(expected as double), cast(upper_limit as double)
+            )
+        end as what_happened,
+    from openings
+    left join staging.keys as keys on keys.api_key_id = top_key_id
+),
+
+budget_alerts as (
+    select
+        concat_ws(
+            chr(31),
+            'budget', workspace_id, scope, subject_id, cycle_start_date, budget_id
+        ) as identity,
+        workspace_id,
+        'budget' as kind,
+        scope,
+        subject_id,
+        usage_date,
+        usage_date as last_date,
+        cycle_credits as credits,
+        cast(null as decimal(38, 9)) as expected,
+        threshold_credits as upper_limit,
+        cast(null as decimal(38, 9)) as ratio,
+        cycle_credits as highest_credits,
+        cast(usage_date + 1 as timestamp) as opens_at,
+        cast(null as timestamp) as escalates_at,
+        cast(cycle_end_date as timestamp) as closes_at,
+        case
+            when threshold_percent is not null then format(
+                'budget {}: {:g}% of the allowance of {:,.2f} credits for the cycle from {} to {}',
+                budget_id, cast(threshold_percent as double), cast(allowance_credits as double),
+                cycle_start_date, cycle_end_date - 1
+            )
+            else format(
+                'budget {}: {:,.2f} credits for the cycle from {} to {}',
+                budget_id, cast(threshold_credits as double), cycle_start_date, cycle_end_date - 1
+            )
+        end as cause,
+        format(
+            'has spent {:,.2f} credits since {} and reached its budget of {:,.2f} on {}.',
+            cast(cycle_credits as double), cycle_start_date, cast(threshold_credits as double),
+            usage_date
+        ) as what_happened,
+    from marts.budget_crossings
+    where usage_date <= $today
+),
+
+alerts as (
+    from spend_alerts
+    union all
+    from budget_alerts
+),
+
+dated as (
+    select
+        * replace (if(closes_at < $as_of, closes_at, null) as closes_at),
+        least(opens_at, $as_of) as opened_at,
+        -- (least() passes over nulls)
+        case when escalates_at is not null then least(escalates_at, $as_of) end as escalated_at,
+    from alerts
+),
+
+named as (
+    select
+        dated.*,
+        workspaces.name as workspace_name,
+        case scope
+            when 'key' then keys.name
+            when 'member' then members.name
+            when 'workspace' then workspaces.name
+        end as subject_name,
+    from dated
+    left join staging.workspaces as workspaces on workspaces.workspace_id = dated.workspace_id
+    left join staging.keys as keys on keys.api_key_id = dated.subject_id
+    left join staging.members as members
+        on members.member_id = dated.subject_id
+        and members.workspace_id is not distinct from dated.workspace_id
+)
+
+select
+    'alert_' || substr(sha256(identity), 1, 16) as alert_id,  -- the same for ever
+    workspace_id,                 -- null: the source names none
+    workspace_name,               -- null: the directory gives none
+    kind,                         -- anomaly, drift, woke or budget
+    scope,                        -- key, model, member or workspace
+    subject_id,                   -- the id (or model) within its scope
+    subject_name,                 -- null: the directory gives none
+    case
+        when closes_at is not null then 'closed'
+        when escalated_at is not null then 'escalated'
+        else 'open'
+    end as state,                 -- open, escalated or closed
+    usage_date,                   -- the day it opened
+    last_date,                    -- the last day out of range so far
+    credits,                      -- spent on the day it opened; budget: in the cycle by then
+    expected,                     -- the typical day; null for a budget
+    upper_limit,                  -- the most that was not yet out of range; budget: its threshold
+    ratio,                        -- credits / expected; null when nothing was expected
+    highest_credits,              -- of its biggest day so far; budget: as credits
+    opened_at,                    -- end of the quarter that passed the limit, or of the day
+    escalated_at,                 -- end of the day with twice the credits; null: not escalated
+    closes_at as closed_at,       -- end of the third day within range, or of the cycle; null: open
+    cause,                        -- what drove it
+    upper(scope[1]) || scope[2:] || ' ' || coalesce('"' || subject_name || '"', subject_id)
+    || case
+        when scope != 'workspace' and workspace_id is not null
+        then ' of ' || coalesce('"' || workspace_name || '"', workspace_id)
+        else ''
+    end
+    || ' ' || what_happened as message,  -- one sentence for a person
+from named

@@ -1,0 +1,261 @@
+-- What is known, before a day is judged, of how each key, model, member and workspace spends.
+--
+-- The learning half of the "blended limit" detector; spend_ranges is the judging half. No rule and
+-- no setting is in here, so that a change of sensitivity re-judges and re-learns nothing. One row
+-- for each subject with spend on the day; for tomorrow, for each with spend in the year before.
+--
+-- Only complete days are learned from, and never the day that is judged: a limit that has seen the
+-- leak it should catch is no limit. Amounts are doubles here, because logarithms are; no sum is
+-- taken of them (medians, maxima and counts do not depend on the order of rows).
+--
+-- grain: usage_date, workspace_id?, scope, subject_id
+-- looks back: marts.daily_spend 365 days, marts.first_spends all days
+-- also for: tomorrow
+with judged as (
+    select workspace_id, scope, subject_id, request_count, credits
+    from marts.daily_spend
+    where usage_date = $day
+    union all
+    -- An unfinished day on which nobody has spent yet is tomorrow, and every subject gets its row.
+    -- ($today would say so too, but a parameter that moves every night would re-open every day.)
+    select distinct workspace_id, scope, subject_id, null, null
+    from marts.daily_spend
+    where usage_date >= $day - 365
+        and not $is_complete
+        and not exists (from marts.daily_spend where usage_date = $day)
+),
+
+subjects as materialized (
+    -- numbered, to be joined by one number instead of three names, one of which may be null
+    select *, row_number() over () as subject
+    from judged
+),
+
+births as (
+    select subject, min(usage_date) as first_date
+    from marts.first_spends as first_spend
+    join subjects
+        on first_spend.workspace_id is not distinct from subjects.workspace_id
+        and first_spend.scope = subjects.scope
+        and first_spend.subject_id = subjects.subject_id
+    where usage_date <= $day
+    group by 1
+),
+
+spend as materialized (
+    select
+        subject,
+        usage_date,
+        cast($day - usage_date as integer) as days_ago,
+        isodow(usage_date) as weekday,
+        spend.request_count,
+        cast(spend.credits as double) as credits,
+        ln(cast(spend.credits as double)) as log_credits,
+    from marts.daily_spend as spend
+    join subjects
+        on spend.workspace_id is not distinct from subjects.workspace_id
+        and spend.scope = subjects.scope
+        and spend.subject_id = subjects.subject_id
+    where usage_date between $day - 100 and $day
+),
+
+past as (
+    select *
+    from spend
+    where usage_date between $day - 100 and $history_until
+),
+
+-- The last eight weeks: level, weekdays, spread --------------------------------------------------
+
+recent as materialized (
+    select *
+    from past
+    where days_ago <= 56
+),
+
+recent_totals as (
+    select
+        subject,
+        count(*) as active_day_count,
+        count(*) filter (days_ago between 4 and 28) as wakeful_day_count,
+        median(log_credits) as middle_log_credits,
+        max(credits) as biggest_day,
+        max(credits) filter (days_ago > 1) as biggest_day_but_yesterday,
+        max(credits) filter (days_ago = 1) as yesterday_credits,
+        median(request_count) as usual_request_count,
+        median(credits / nullif(request_count, 0)) as usual_credits_per_request,
+    from recent
+    group by 1
+),
+
+weekdays as (
+    -- what a weekday adds to the level, in logarithms, shrunk towards nothing while few were seen
+    select
+        subject,
+        weekday,
+        case
+            when count(*) >= 2
+            then (median(log_credits) - any_value(middle_log_credits)) * count(*) / (count(*) + 1.0)
+            else 0
+        end as weekday_factor,
+    from recent
+    join recent_totals using (subject)
+    group by 1, 2
+),
+
+without_weekdays as (
+    select subject, days_ago, log_credits - weekday_factor as log_credits
+    from recent
+    join weekdays using (subject, weekday)
+),
+
+shape as (
+    select
+        subject,
+        median(log_credits) as long_level,
+        median(log_credits) filter (days_ago <= 10) as short_level,
+        count(*) filter (days_ago <= 10) as short_day_count,
+        1.4826 * mad(log_credits) filter (days_ago > 28) as older_spread,
+        1.4826 * mad(log_credits) filter (days_ago <= 28) as newer_spread,
+        count(*) filter (days_ago > 28) as older_day_count,
+        count(*) filter (days_ago <= 28) as newer_day_count,
+    from without_weekdays
+    group by 1
+),
+
+levels as (
+    select
+        subject,
+        -- the higher of two levels: one follows growth, the other outlasts a holiday
+        case when short_day_count >= 4 then greatest(long_level, short_level) else long_level end
+            as level,
+        -- each half has its own middle, so that growth is not taken for noise
+        (
+            coalesce(older_spread * older_spread, 0) * older_day_count
+            + coalesce(newer_spread * newer_spread, 0) * newer_day_count
+        ) / greatest(older_day_count + newer_day_count, 1) as variance,
+    from shape
+),
+
+-- The last year and the last months --------------------------------------------------------------
+
+year_totals as (
+    select
+        workspace_id,
+        scope,
+        subject_id,
+        cast(max(credits) as double) as biggest_day_of_year,
+        cast(max(credits) filter (usage_date < $day - 1) as double)
+            as biggest_day_of_year_but_yesterday,
+    from marts.daily_spend
+    where usage_date between $day - 365 and $history_until
+    group by 1, 2, 3
+),
+
+month_places as (
+    -- the same place of the month, in earlier months: the last three days counted from the end,
+    -- the first three from the start; the second biggest, so that one odd month does not count
+    select subject, max(credits, 2)[2] as same_place_of_month_credits
+    from past
+    where days_ago between 21 and 100
+        and (
+            (
+                last_day($day) - $day <= 2
+                and last_day(usage_date) - usage_date = last_day($day) - $day
+            )
+            or (day($day) <= 3 and day(usage_date) = day($day))
+        )
+    group by 1
+),
+
+-- Slow growth: whole weeks, counted back from this day -------------------------------------------
+
+weeks as (
+    -- the fourth largest of seven days is a week's median, a day without spend being a zero
+    select
+        subject,
+        days_ago // 7 as weeks_ago,
+        count(*) as active_day_count,
+        coalesce(max(credits, 4)[4], 0) as middle_credits,
+    from spend
+    where days_ago <= 76
+        and (days_ago = 0 or usage_date <= $history_until)
+    group by 1, 2
+),
+
+week_totals as (
+    select
+        subject,
+        max(middle_credits) filter (weeks_ago = 0 and active_day_count >= 4) as this_week_credits,
+        max(middle_credits) filter (weeks_ago = 1 and active_day_count >= 4) as last_week_credits,
+        max(middle_credits) filter (
+            -- only weeks that the subject has lived through from their first day
+            weeks_ago between 2 and 10 and $day - first_date >= 7 * weeks_ago + 6
+        ) as best_week_credits,
+    from weeks
+    join births using (subject)
+    group by 1
+),
+
+months_before as (
+    -- what was usual before the growth that is looked for
+    select
+        subject,
+        quantile_cont(credits, 0.9) as high_day_credits,
+        least(1.4826 * mad(log_credits), 1.5) as earlier_spread,
+    from past
+    where days_ago between 22 and 84
+    group by 1
+)
+
+select
+    $day as usage_date,
+    subjects.workspace_id,                         -- null: the source names none
+    subjects.scope,                                -- key, model, member or workspace
+    subjects.subject_id,                           -- the id (or model) within its scope
+    request_count,                                 -- on the day itself; null for tomorrow
+    credits,                                       -- on the day itself; null for tomorrow
+    first_date,                                    -- the first day it ever spent
+    coalesce(active_day_count, 0) as active_day_count,    -- days with spend in the 56 before
+    coalesce(wakeful_day_count, 0) as wakeful_day_count,  -- of these, 4 to 28 days before
+    level,                                         -- ln of credits on a day, weekday taken out
+    coalesce(weekdays.weekday_factor, 0) as weekday_factor,  -- to add to the level on this weekday
+    coalesce(yesterdays.weekday_factor, 0) as yesterday_weekday_factor,  -- and on yesterday's
+    -- a spread of 0.45 on seven days is presumed of everybody, and outweighed by what is seen
+    greatest(
+        0.10,
+        sqrt(
+            (coalesce(active_day_count, 0) * coalesce(variance, 0) + 7 * 0.45 * 0.45)
+            / (coalesce(active_day_count, 0) + 7)
+        )
+    ) * sqrt(1 + 1.0 / greatest(coalesce(active_day_count, 0), 1)) as spread,  -- of ln of credits
+    biggest_day,                                   -- credits, in the 56 days before
+    biggest_day_but_yesterday,                     -- the same, yesterday left out
+    biggest_day_of_year,                           -- credits, in the 365 days before
+    biggest_day_of_year_but_yesterday,             -- the same, yesterday left out
+    coalesce(yesterday_credits, 0) as yesterday_credits,
+    coalesce(same_place_of_month_credits, 0) as same_place_of_month_credits,  -- second biggest
+    this_week_credits,                             -- median day of the week that ends with this day
+    last_week_credits,                             -- of the week before
+    best_week_credits,                             -- the highest of the nine weeks before those
+    high_day_credits,                              -- nine in ten days were below, 22 to 84 days ago
+    coalesce(earlier_spread, 0) as earlier_spread, -- of ln of credits, 22 to 84 days ago
+    usual_request_count,                           -- median of the active days
+    usual_credits_per_request,                     -- median of the active days
+from subjects
+join births using (subject)
+left join recent_totals using (subject)
+left join levels using (subject)
+left join year_totals
+    on year_totals.workspace_id is not distinct from subjects.workspace_id
+    and year_totals.scope = subjects.scope
+    and year_totals.subject_id = subjects.subject_id
+left join month_places using (subject)
+left join week_totals using (subject)
+left join months_before using (subject)
+left join weekdays
+    on weekdays.subject = subjects.subject
+    and weekdays.weekday = isodow($day)
+left join weekdays as yesterdays
+    on yesterdays.subject = subjects.subject
+    and yesterdays.weekday = isodow($day - 1)

@@ -1,0 +1,170 @@
+-- What a key, model, member or workspace may normally spend on a day, and how the day compares.
+--
+-- The judging half of the "blended limit" detector; spend_habits is the learning half. One row for
+-- each subject with spend on the day, and for tomorrow one for each subject with spend in the year
+-- before, so that a running total can be held against it by the hour.
+--
+-- A day is over when its credits are above upper_limit, the largest of three: the highest normal
+-- day (range_high), X percent above what was expected, and a floor of credits below which nobody
+-- wants to be woken. The largest of the published numbers, to the last place: it can be checked.
+--
+-- grain: usage_date, workspace_id?, scope, subject_id
+-- also for: tomorrow
+with presets as (
+    -- How far beyond its habits a subject may go. Measured on SpendBench, not guessed: score it
+    -- again before touching a number.
+    from (
+        values
+            ('low', 3.00, 2.00, 2.60, 2.80, 2.50, 2.00, 0.60, 1.35, 1.25),
+            ('normal', 2.40, 1.45, 2.04, 2.30, 2.50, 1.90, 0.50, 1.10, 1.20),
+            ('high', 1.75, 1.35, 1.80, 2.10, 2.00, 1.75, 0.50, 1.00, 1.15)
+    ) as preset (
+        sensitivity,
+        one_day_factor,        -- on the blended limit of one day
+        two_day_factor,        -- on the same when the day before was high as well
+        young_factor,          -- on the biggest day of a young subject
+        young_two_day_factor,  -- on the same when the day before was high as well
+        month_factor,          -- on what this place of the month has seen before
+        drift_factor,          -- this week on the best week before
+        drift_spread_factor,   -- more for those whose days differ more
+        drift_high_day_factor, -- this week on a high day before
+        drift_last_week_factor -- last week on the best week before
+    )
+    where sensitivity = $alerts_sensitivity
+),
+
+known as (
+    select
+        *,
+        level + weekday_factor as log_expected,
+        level + yesterday_weekday_factor as log_expected_yesterday,
+        -- Woken: born four weeks ago or more, and silent but for the last three days. The three
+        -- days keep it armed: a thief who tries a key with one small call has not made it normal.
+        first_date <= $day - 28 and wakeful_day_count = 0 as is_waking,
+    from marts.spend_habits
+    where usage_date = $day
+),
+
+blended as (
+    -- A blend in logarithms of the typical day, the biggest of eight weeks and the biggest of a
+    -- year, widened by the spread: typical days alone call every burst of a bursty key an anomaly,
+    -- biggest days alone never learn that a key has calmed down.
+    select
+        *,
+        exp(
+            0.50 * log_expected
+            + 0.25 * ln(biggest_day)
+            + 0.25 * ln(biggest_day_of_year)
+            + 0.75 * spread
+        ) as high_day,
+        exp(
+            0.50 * log_expected
+            + 0.25 * ln(biggest_day_but_yesterday)
+            + 0.25 * ln(biggest_day_of_year_but_yesterday)
+            + 0.75 * spread
+        ) as high_day_but_yesterday,
+        exp(
+            0.50 * log_expected_yesterday
+            + 0.25 * ln(biggest_day_but_yesterday)
+            + 0.25 * ln(biggest_day_of_year_but_yesterday)
+            + 0.75 * spread
+        ) as high_yesterday,
+    from known
+),
+
+limits as (
+    select
+        *,
+        case when is_waking then 0 else exp(log_expected) end as raw_expected,
+        case
+            -- 1. Nothing is expected of a sleeper, so only the floor is left.
+            when is_waking then cast($alerts_floor_credits as double)
+            -- 2. Two weeks of habits: one high day must be very high. When yesterday was high too,
+            --    less is enough: bursts are alone, leaks come back. Month's ends and starts may be
+            --    as big as they have been before.
+            when active_day_count >= 14 then greatest(
+                case
+                    when active_day_count >= 15
+                        and yesterday_credits > two_day_factor * high_yesterday
+                    then least(one_day_factor * high_day, two_day_factor * high_day_but_yesterday)
+                    else one_day_factor * high_day
+                end,
+                month_factor * same_place_of_month_credits
+            )
+            -- 3. Young: only the biggest day so far is known, and the fewer days the less it says.
+            when active_day_count >= 4
+                and yesterday_credits > young_two_day_factor * biggest_day_but_yesterday
+            then least(
+                young_factor * exp(4.0 / active_day_count) * biggest_day,
+                young_two_day_factor * biggest_day_but_yesterday
+            )
+            when active_day_count >= 3
+            then young_factor * exp(4.0 / active_day_count) * biggest_day
+            -- 4. Fewer than three days say nothing: the workspace's own range covers it.
+        end as raw_range_high,
+        -- 5. Drift: no day is out of range and yet the weeks climb out of all that was. A whole
+        --    week above the best of nine, the week before already on its way, above the high days
+        --    of that time, and by more than the floor.
+        coalesce(
+            first_date <= $day - 41
+            and best_week_credits > 0
+            and this_week_credits > best_week_credits
+                * drift_factor * exp(drift_spread_factor * (earlier_spread - 0.3))
+            and last_week_credits > drift_last_week_factor * best_week_credits
+            and this_week_credits - best_week_credits > cast($alerts_floor_credits as double)
+            and this_week_credits > drift_high_day_factor * high_day_credits,
+            false
+        ) as is_drifting,
+    from blended
+    cross join presets
+),
+
+published as (
+    -- Rounded here, once, so that everything below follows from numbers a reader can see. No key
+    -- spends a quadrillion credits: the cap keeps one absurd history from failing the whole night.
+    select
+        *,
+        cast(round(if(raw_expected > 1e15, 1e15, coalesce(raw_expected, 0)), 9) as decimal(38, 9))
+            as expected,
+        cast(round(if(raw_range_high > 1e15, 1e15, raw_range_high), 9) as decimal(38, 9))
+            as range_high,
+    from limits
+),
+
+bounded as (
+    select
+        *,
+        case
+            when range_high is not null then greatest(
+                range_high,
+                cast(
+                    expected * (1 + cast($alerts_exceed_percent as decimal(12, 4)) * 0.01)
+                    as decimal(38, 9)
+                ),
+                expected + cast($alerts_floor_credits as decimal(38, 9))
+            )
+        end as upper_limit,
+    from published
+)
+
+select
+    usage_date,
+    workspace_id,          -- null: the source names none
+    scope,                 -- key, model, member or workspace
+    subject_id,            -- the id (or model) within its scope
+    credits,               -- spent so far on this day; null for tomorrow
+    expected,              -- the typical day for this weekday; 0 for one that slept for four weeks
+    range_high,            -- the highest normal day; null while too young
+    upper_limit,           -- max(range_high, expected × (1 + X/100), expected + floor)
+    cast(round(cast(credits as double) / nullif(cast(expected as double), 0), 9) as decimal(38, 9))
+        as ratio,          -- credits / expected; null when expected is 0
+    case
+        when range_high is null then 'too_young'
+        when credits > upper_limit and is_waking then 'woke'
+        when credits > upper_limit then 'high'
+        when not $is_complete then 'incomplete'
+        when is_drifting then 'drift'
+        else 'normal'
+    end as verdict,        -- normal; high, drift, woke: over; too_young; incomplete: not over yet
+    $is_complete as is_complete,  -- the day ended before the night's clock
+from bounded

@@ -1,0 +1,17 @@
+-- What a workspace spent on a model in a UTC day.
+--
+-- grain: usage_date, workspace_id?, model?
+select
+    usage_date,
+    workspace_id,  -- null: unassigned
+    model,  -- what served the calls; null when nothing did
+    sum(request_count)::bigint as request_count,
+    sum(error_count)::bigint as error_count,  -- status ≥ 400 or an error code
+    sum(fallback_count)::bigint as fallback_count,  -- another model served
+    sum(prompt_tokens)::bigint as prompt_tokens,
+    sum(completion_tokens)::bigint as completion_tokens,
+    sum(total_tokens)::bigint as total_tokens,
+    sum(credits) as credits,
+from marts.usage_quarter_hourly
+where usage_date = $day
+group by 1, 2, 3

@@ -1,0 +1,16 @@
+-- A budget somebody set, as the newest directory states it.
+--
+-- grain: budget_id
+select
+    budget_id,
+    workspace_id,
+    scope,  -- workspace or key
+    subject_id,  -- the key, for scope key
+    threshold_percent,  -- of the plan's allowance
+    threshold_credits,  -- or in credits
+    exceed_percent,  -- the page's X, for this subject
+    floor_credits,
+    sensitivity,
+    recipients,
+from raw.budgets
+qualify row_number() over (partition by budget_id order by arrived_at desc, source_object, source_line desc) = 1

@@ -1,0 +1,77 @@
+"""What every test may use: a model run on rows, and a house of one's own in a temporary folder."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.calendar import Clock
+from pipelines.contents import raw_tables
+from pipelines.models import Models, empty_select
+from pipelines.settings import Settings
+from pipelines.store import connect
+
+SHARED = Path(__file__).parents[2] / "shared"
+Rows = Sequence[Mapping[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def models() -> Models:
+    return Models(raw_tables())
+
+
+@pytest.fixture
+def run_model(models: Models) -> Callable[..., list[dict[str, Any]]]:
+    """`run_model("marts.x", {"staging.y": rows}, day=…, as_of=…, alerts_floor_credits=…)` gives the model's rows, in grain order.
+
+    Inputs not named are empty; a row may leave columns out (null). Other keywords are `$parameters`.
+    """
+    def run(
+        table: str,
+        inputs: Mapping[str, Rows],
+        *,
+        day: date | None = None,
+        as_of: datetime | None = None,
+        **parameters: object,
+    ) -> list[dict[str, Any]]:
+        statement = models.models.get(table) or models.claims[table]
+        unknown = set(inputs) - set(statement.inputs)
+        assert not unknown, f"{table} does not read {unknown}"
+        connection = connect()
+        for name in statement.inputs:
+            types = models.types(name)
+            connection.execute(
+                f"create table {name} as {empty_select(types)}"
+            )
+            for row in inputs.get(name, []):
+                missing = set(row) - set(types)
+                assert not missing, f"{name} has no column {missing}"
+                columns = ", ".join(row)
+                marks = ", ".join("?" for _ in row)
+                connection.execute(f"insert into {name} ({columns}) values ({marks})", list(row.values()))
+        end = as_of or datetime.combine(day or date(2026, 11, 20), datetime.min.time())
+        clock = Clock(as_of=end, arrived_at=end) if as_of else Clock.at(day=day or end.date())
+        values = Settings().parameters() | clock.parameters(day) | parameters
+        order = f" order by {', '.join(statement.grain)}" if statement.grain else ""
+        result = connection.execute(
+            f"select * from ({statement.sql}\n){order}",
+            {name: values[name] for name in statement.parameters},
+        )
+        names = [column[0] for column in result.description or []]
+        rows = [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+        connection.close()
+        return rows
+
+    return run
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder of real data beside the checkout; a test that needs it is skipped, saying so, where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip("needs ../shared, which is not there")
+    return SHARED
+
+

@@ -1,0 +1,479 @@
+"""Anomalies, episodes, budgets and the alerts made of them: one incident, one alert, one cause."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+TODAY = date(2026, 11, 18)
+DAY = timedelta(days=1)
+
+Row = dict[str, Any]
+Rows = list[Row]
+RunModel = Callable[..., Rows]
+Tell = Callable[..., Rows]
+
+
+def over(day: date = TODAY, credits: object = 500, **columns: object) -> Row:
+    """A day out of range, as `spend_ranges` tells it: a key at five times the expected."""
+    return {
+        "usage_date": day,
+        "workspace_id": "ws_1",
+        "scope": "key",
+        "subject_id": "key_1",
+        "credits": Decimal(str(credits)),
+        "expected": Decimal(100),
+        "range_high": Decimal(200),
+        "upper_limit": Decimal(200),
+        "ratio": Decimal(str(credits)) / 100,
+        "verdict": "high",
+        "is_complete": True,
+    } | columns
+
+
+def usage(day: date = TODAY, credits: object = 500, **columns: object) -> Row:
+    """A quarter of an hour of one key on one model."""
+    return {
+        "quarter_at": datetime.combine(day, datetime.min.time()) + timedelta(hours=9),
+        "usage_date": day,
+        "workspace_id": "ws_1",
+        "api_key_id": "key_1",
+        "model": "gpt-5",
+        "request_count": 100,
+        "credits": Decimal(str(credits)),
+    } | columns
+
+
+def habit(range_row: Mapping[str, Any], **columns: object) -> Row:
+    """What is known of the subject of a range."""
+    names = ("usage_date", "workspace_id", "scope", "subject_id")
+    return (
+        {name: range_row[name] for name in names}
+        | {
+            "request_count": 1000,
+            "usual_request_count": 200.0,
+            "usual_credits_per_request": 0.5,
+        }
+        | columns
+    )
+
+
+@pytest.fixture
+def tell(run_model: RunModel) -> Tell:
+    """`tell(ranges, usage, as_of=…)` gives the alerts: the four models, one after the other."""
+
+    def run(
+        ranges: Sequence[Row],
+        quarters: Sequence[Row] = (),
+        habits: Sequence[Row] | None = None,
+        as_of: datetime | None = None,
+        **tables: Sequence[Row],
+    ) -> Rows:
+        clock = {"as_of": as_of or datetime.combine(TODAY + DAY, datetime.min.time())}
+        anomalies: Rows = []
+        for day in sorted({row["usage_date"] for row in ranges}):
+            today = [row for row in ranges if row["usage_date"] == day]
+            anomalies += run_model(
+                "marts.spend_anomalies",
+                {
+                    "marts.spend_ranges": today,
+                    "marts.spend_habits": habits
+                    if habits is not None
+                    else [habit(row) for row in today],
+                    "marts.usage_quarter_hourly": [
+                        row for row in quarters if row["usage_date"] == day
+                    ],
+                },
+                day=day,
+            )
+        episodes = run_model("marts.alert_episodes", {"marts.spend_anomalies": anomalies}, **clock)
+        return run_model(
+            "marts.budget_alerts",
+            {"marts.spend_anomalies": anomalies, "marts.alert_episodes": episodes}
+            | {f"staging.{name}": rows for name, rows in tables.items()},
+            **clock,
+        )
+
+    return run
+
+
+# ---- one incident, one alert --------------------------------------------------------------------
+
+
+def test_an_ordinary_day_alerts_nobody(tell: Tell) -> None:
+    assert (
+        tell([over(verdict="normal"), over(verdict="too_young"), over(verdict="incomplete")]) == []
+    )
+
+
+def test_a_day_out_of_range_opens_an_alert(tell: Tell) -> None:
+    [alert] = tell([over()])
+
+    assert (alert["kind"], alert["state"], alert["usage_date"]) == ("anomaly", "open", TODAY)
+    assert (alert["credits"], alert["expected"]) == (Decimal(500), Decimal(100))
+    assert alert["closed_at"] is None
+
+
+@pytest.mark.parametrize(("verdict", "kind"), [("drift", "drift"), ("woke", "woke")])
+def test_drift_and_waking_are_kinds_of_their_own(tell: Tell, verdict: str, kind: str) -> None:
+    [alert] = tell([over(verdict=verdict)])
+
+    assert alert["kind"] == kind
+
+
+def test_days_at_most_three_apart_are_one_alert(tell: Tell) -> None:
+    [alert] = tell([over(TODAY - DAY * 6), over(TODAY - DAY * 3), over(TODAY)])
+
+    assert (alert["usage_date"], alert["last_date"]) == (TODAY - DAY * 6, TODAY)
+
+
+def test_days_four_apart_are_two_alerts(tell: Tell) -> None:
+    first, second = sorted(
+        tell([over(TODAY - DAY * 4), over(TODAY)]), key=lambda row: row["usage_date"]
+    )
+
+    assert (first["state"], second["state"]) == ("closed", "open")
+    assert first["alert_id"] != second["alert_id"]
+
+
+def test_an_alert_keeps_its_id_as_it_grows(tell: Tell) -> None:
+    [young] = tell([over(TODAY - DAY)])
+    [old] = tell([over(TODAY - DAY), over(TODAY, verdict="drift")])
+
+    assert young["alert_id"] == old["alert_id"]
+    assert len(young["alert_id"]) == len("alert_") + 16
+
+
+def test_subjects_of_one_name_in_two_workspaces_are_two(tell: Tell) -> None:
+    ids = {row["alert_id"] for row in tell([over(), over(workspace_id="ws_2")])}
+
+    assert len(ids) == 2
+
+
+def test_a_key_without_a_workspace_alerts_too(tell: Tell) -> None:
+    [alert] = tell(
+        [over(TODAY - DAY, workspace_id=None), over(TODAY, workspace_id=None)],
+        [usage(TODAY - DAY, workspace_id=None)],
+    )
+
+    assert alert["last_date"] == TODAY
+    assert "gpt-5" in alert["cause"]
+    assert alert["message"].startswith("Key key_1 spent")
+
+
+# ---- its life -----------------------------------------------------------------------------------
+
+
+def test_it_stays_open_for_three_days_and_closes_on_the_fourth(tell: Tell) -> None:
+    states = []
+    for later in range(6):
+        night = datetime.combine(TODAY + DAY * (later + 1), datetime.min.time())
+        [alert] = tell([over()], as_of=night)
+        states.append((alert["state"], alert["closed_at"]))
+
+    closed = ("closed", datetime(2026, 11, 22))
+    assert states == [("open", None)] * 4 + [closed] * 2
+
+
+def test_twice_the_credits_of_the_first_day_escalate(tell: Tell) -> None:
+    [alert] = tell([over(TODAY - DAY * 2, 500), over(TODAY - DAY, 999), over(TODAY, 1000)])
+
+    assert alert["state"] == "escalated"
+    assert alert["escalated_at"] == datetime.combine(TODAY + DAY, datetime.min.time())
+    assert (alert["credits"], alert["highest_credits"]) == (Decimal(500), Decimal(1000))
+
+
+def test_it_opens_when_the_running_total_passes_the_limit(tell: Tell) -> None:
+    quarters = [
+        usage(credits=150, quarter_at=datetime(2026, 11, 18, 2, 0)),
+        usage(credits=50, quarter_at=datetime(2026, 11, 18, 3, 0)),
+        usage(credits=1, quarter_at=datetime(2026, 11, 18, 4, 30), model="gpt-5-mini"),
+        usage(credits=299, quarter_at=datetime(2026, 11, 18, 9, 0)),
+    ]
+
+    [alert] = tell([over()], quarters)
+
+    assert alert["opened_at"] == datetime(2026, 11, 18, 4, 45)
+
+
+def test_nothing_happens_after_the_clock(tell: Tell) -> None:
+    noon = datetime.combine(TODAY, datetime.min.time()) + timedelta(hours=12)
+
+    [alert] = tell([over(is_complete=False), over(TODAY + DAY)], as_of=noon)
+
+    assert alert["last_date"] == TODAY
+    assert alert["opened_at"] == noon
+    assert "so far" in alert["message"]
+
+
+# ---- one incident in several scopes -------------------------------------------------------------
+
+
+def test_a_leaked_key_explains_its_model_and_its_workspace(tell: Tell) -> None:
+    model = over(scope="model", subject_id="gpt-5", credits=900, expected=Decimal(500))
+    workspace = over(scope="workspace", subject_id="ws_1", credits=1400, expected=Decimal(1000))
+
+    alerts = tell([over(), model, workspace], [usage()])
+
+    assert [row["scope"] for row in alerts] == ["key"]
+
+
+def test_a_small_key_does_not_explain_a_large_workspace(tell: Tell) -> None:
+    workspace = over(scope="workspace", subject_id="ws_1", credits=9000, expected=Decimal(1000))
+
+    alerts = tell([over(), workspace], [usage()])
+
+    assert sorted(row["scope"] for row in alerts) == ["key", "workspace"]
+
+
+def test_a_key_explains_no_model_that_it_did_not_use(tell: Tell) -> None:
+    model = over(scope="model", subject_id="gpt-4", credits=900, expected=Decimal(500))
+
+    alerts = tell([over(), model], [usage(model="gpt-5")])
+
+    assert sorted(row["scope"] for row in alerts) == ["key", "model"]
+
+
+def test_another_workspace_explains_nothing(tell: Tell) -> None:
+    workspace = over(scope="workspace", subject_id="ws_2", workspace_id="ws_2")
+
+    assert len(tell([over(), workspace], [usage()])) == 2
+
+
+# ---- what it says -------------------------------------------------------------------------------
+
+
+def test_the_message_names_the_subject_and_the_numbers(tell: Tell) -> None:
+    [alert] = tell(
+        [over(credits="1234.5", ratio=Decimal("12.345"))],
+        [usage()],
+        keys=[{"api_key_id": "key_1", "workspace_id": "ws_1", "name": "Billing bot"}],
+        workspaces=[{"workspace_id": "ws_1", "name": "Acme"}],
+    )
+
+    assert alert["message"] == (
+        'Key "Billing bot" of "Acme" spent 1,234.50 credits on 2026-11-18, '
+        "12.3 times the expected 100.00 (normal up to 200.00)."
+    )
+    assert (alert["subject_name"], alert["workspace_name"]) == ("Billing bot", "Acme")
+
+
+def test_the_cause_is_requests_when_there_are_more_of_them(tell: Tell) -> None:
+    [alert] = tell([over()], [usage()])
+
+    assert alert["cause"] == (
+        "1,000 requests against 200 on a usual day, 100% of the credits on model gpt-5"
+    )
+
+
+def test_the_cause_is_credits_per_request_when_each_is_dearer(tell: Tell) -> None:
+    row = over()
+
+    [alert] = tell([row], habits=[habit(row, request_count=210, usual_credits_per_request=0.5)])
+
+    assert alert["cause"] == "2.3810 credits a request against 0.5000 on a usual day"
+
+
+def test_the_cause_of_a_workspace_names_its_key(tell: Tell) -> None:
+    quarters = [usage(credits=300, api_key_id="key_2"), usage(credits=200)]
+
+    [alert] = tell(
+        [over(scope="workspace", subject_id="ws_1")],
+        quarters,
+        keys=[{"api_key_id": "key_2", "workspace_id": "ws_1", "name": "Crawler"}],
+    )
+
+    assert '60% of the credits by key "Crawler"' in alert["cause"]
+
+
+def test_a_subject_without_habits_still_has_a_cause(tell: Tell) -> None:
+    row = over(verdict="woke", expected=Decimal(0), ratio=None)
+
+    [alert] = tell([row], habits=[habit(row, usual_request_count=None)])
+
+    assert alert["cause"] == "1,000 requests"
+
+
+# ---- budgets ------------------------------------------------------------------------------------
+
+
+def spent(day: date, credits: object, **columns: object) -> Row:
+    return {
+        "usage_date": day,
+        "workspace_id": "ws_1",
+        "scope": "workspace",
+        "subject_id": "ws_1",
+        "request_count": 1,
+        "credits": Decimal(str(credits)),
+    } | columns
+
+
+def budget(**columns: object) -> Row:
+    return {"budget_id": "b_1", "workspace_id": "ws_1", "scope": "workspace"} | columns
+
+
+@pytest.fixture
+def cross(run_model: RunModel) -> Tell:
+    """`cross(spend, budgets, anchor)` gives the days on which budgets were reached."""
+
+    def run(spend: Rows, budgets: Rows, anchor: date | None = None) -> Rows:
+        workspace = {
+            "workspace_id": "ws_1",
+            "monthly_allowance_credits": Decimal(1000),
+            "cycle_anchor_date": anchor,
+        }
+        return run_model(
+            "marts.budget_crossings",
+            {
+                "marts.daily_spend": spend,
+                "staging.budgets": budgets,
+                "staging.workspaces": [workspace],
+            },
+        )
+
+    return run
+
+
+def test_a_budget_is_crossed_on_the_day_its_share_is_reached(cross: Tell) -> None:
+    spend = [spent(date(2026, 11, day), 100) for day in range(1, 12)]
+
+    [row] = cross(spend, [budget(threshold_percent=Decimal(75))])
+
+    assert (row["usage_date"], row["cycle_credits"]) == (date(2026, 11, 8), Decimal(800))
+    assert row["threshold_credits"] == Decimal(750)
+
+
+def test_a_budget_may_be_reached_once_in_every_cycle(cross: Tell) -> None:
+    spend = [spent(date(2026, 1, 1) + DAY * number, 10) for number in range(120)]
+
+    rows = cross(spend, [budget(threshold_credits=Decimal(200))], anchor=date(2025, 1, 31))
+
+    # on the last day of a month that has no 31st
+    assert [row["cycle_start_date"] for row in rows] == [
+        date(2025, 12, 31),
+        date(2026, 1, 31),
+        date(2026, 2, 28),
+        date(2026, 3, 31),
+    ]
+    assert rows[1]["usage_date"] == date(2026, 2, 19)
+    assert rows[1]["cycle_end_date"] == date(2026, 2, 28)
+
+
+def test_a_budget_of_a_key_counts_that_key_only(cross: Tell) -> None:
+    key = {"scope": "key", "subject_id": "key_1"}
+    spend = [spent(TODAY, 500), spent(TODAY, 40, **key), spent(TODAY + DAY, 60, **key)]
+
+    [row] = cross(spend, [budget(threshold_credits=Decimal(100), **key)])
+
+    assert row["usage_date"] == TODAY + DAY
+
+
+def test_a_budget_without_threshold_or_allowance_alerts_nobody(cross: Tell) -> None:
+    assert cross([spent(TODAY, 500)], [budget(exceed_percent=Decimal(20))]) == []
+
+
+def test_a_reached_budget_is_an_alert_until_its_cycle_ends(run_model: RunModel) -> None:
+    crossing = {
+        "budget_id": "b_1",
+        "cycle_start_date": date(2026, 11, 1),
+        "cycle_end_date": date(2026, 12, 1),
+        "usage_date": TODAY,
+        "workspace_id": "ws_1",
+        "scope": "workspace",
+        "subject_id": "ws_1",
+        "threshold_percent": Decimal(75),
+        "allowance_credits": Decimal(1000),
+        "threshold_credits": Decimal(750),
+        "cycle_credits": Decimal(800),
+    }
+
+    def alert(as_of: datetime) -> Row:
+        [row] = run_model(
+            "marts.budget_alerts", {"marts.budget_crossings": [crossing]}, as_of=as_of
+        )
+        return row
+
+    during, after = alert(datetime(2026, 11, 19)), alert(datetime(2026, 12, 2))
+    assert (during["kind"], during["state"], after["state"]) == ("budget", "open", "closed")
+    assert during["alert_id"] == after["alert_id"]
+    assert during["message"] == (
+        "Workspace ws_1 has spent 800.00 credits since 2026-11-01 "
+        "and reached its budget of 750.00 on 2026-11-18."
+    )
+    assert "75% of the allowance of 1,000.00 credits" in during["cause"]
+
+
+# ---- the claims ---------------------------------------------------------------------------------
+
+
+def test_the_claim_sees_an_anomaly_that_nobody_tells(run_model: RunModel) -> None:
+    [broken] = run_model(
+        "budget_alerts__cover_every_anomaly",
+        {"marts.spend_ranges": [over()]},
+        as_of=datetime(2026, 11, 19),
+    )
+
+    assert (broken["expected"], broken["found"]) == ("1", "0")
+
+
+def test_the_claim_holds_where_a_key_tells_for_its_workspace(
+    run_model: RunModel, tell: Tell
+) -> None:
+    ranges = [over(), over(scope="workspace", subject_id="ws_1")]
+    alerts = tell(ranges, [usage()])
+    explained = {
+        "usage_date": TODAY,
+        "workspace_id": "ws_1",
+        "scope": "workspace",
+        "subject_id": "ws_1",
+        "explained_by_scope": "key",
+    }
+
+    broken = run_model(
+        "budget_alerts__cover_every_anomaly",
+        {
+            "marts.spend_ranges": ranges,
+            "marts.budget_alerts": alerts,
+            "marts.spend_anomalies": [explained],
+        },
+        as_of=datetime(2026, 11, 19),
+    )
+
+    assert broken == []
+
+
+def test_the_claim_sees_a_limit_that_is_not_the_largest_part(run_model: RunModel) -> None:
+    claim = "spend_ranges__limit_is_the_largest_part"
+
+    assert run_model(claim, {"marts.spend_ranges": [over()]}) == []
+    [broken] = run_model(claim, {"marts.spend_ranges": [over(upper_limit=Decimal(201))]})
+    assert (broken["expected"], broken["found"]) == ("200.000000000", "201.000000000")
+
+
+def test_the_claim_sees_a_verdict_that_the_numbers_deny(run_model: RunModel) -> None:
+    claim = "spend_ranges__verdict_follows_from_numbers"
+
+    assert run_model(claim, {"marts.spend_ranges": [over()]}) == []
+    [broken] = run_model(claim, {"marts.spend_ranges": [over(verdict="normal")]})
+    assert broken["found"] == "normal"
+
+
+def test_the_claim_sees_a_credit_that_is_in_the_usage_and_not_in_the_ranges(
+    run_model: RunModel,
+) -> None:
+    used = {
+        "usage_date": TODAY,
+        "workspace_id": None,
+        "api_key_id": "key_1",
+        "credits": Decimal("500.000000001"),
+    }
+
+    [broken] = run_model(
+        "spend_ranges__add_up_to_usage",
+        {"marts.spend_ranges": [over()], "marts.usage_by_key": [used]},
+    )
+
+    assert broken["usage_date"] == TODAY
+    assert (broken["expected"], broken["found"]) == ("500.000000001", "500.000000000")
