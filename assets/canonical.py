@@ -1,4 +1,6 @@
-"""The canonical request log: one JSON object or CSV row a request, as the contract's "Inputs" lists its fields."""
+"""The canonical request log: one JSON object or CSV row a request, as the contract's "Inputs" lists
+its fields.
+"""
 
 from pipelines.reading import (
     COMPLETED,
@@ -58,7 +60,9 @@ FORMAT = RequestFormat(
         "total_tokens": "coalesce(total_tokens, prompt_tokens + completion_tokens)",
         "credits": "credits_used",
         # Where both instants are stated they override a stated latency (facts/reading.md, "time").
-        "latency_ms": "coalesce((epoch_us(gateway_out_at) - epoch_us(gateway_in_at)) // 1000, latency_ms)",
+        "latency_ms": (
+            "coalesce((epoch_us(gateway_out_at) - epoch_us(gateway_in_at)) // 1000, latency_ms)"
+        ),
         "gateway_in_at": "gateway_in_at",
         "provider_in_at": "provider_in_at",
         "provider_out_at": "provider_out_at",

@@ -1,6 +1,8 @@
-"""LiteLLM's SpendLogs: one row for each client request, as its proxy writes them (facts/sources.md, 5.1; contract, "LiteLLM").
+"""LiteLLM's SpendLogs: one row for each client request, as its proxy writes them (facts/sources.md,
+5.1; contract, "LiteLLM").
 
-`spend` is a binary float in USD: its decimal text times `credits_per_usd`, and what lies beyond nine places is rounded half-even.
+`spend` is a binary float in USD: its decimal text times `credits_per_usd`, and what lies beyond
+nine places is rounded half-even.
 Of `metadata` only the error and the fallback are read; prompts, addresses and tags are never kept.
 """
 

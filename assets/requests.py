@@ -303,13 +303,13 @@ class Landing:
 
     def _read_clean(self, objects: list[SpooledObject]) -> list[tuple[str, list[SpooledObject]]]:
         """Reads objects together, strictly typed; where that raises, fewer at a time; returns tables and their objects."""
-        groups: dict[object, list[SpooledObject]] = {}
+        groups: dict[tuple[str, ...] | None, list[SpooledObject]] = {}
         for item in objects:
             header = _csv_header(item.path) if item.shape == "csv" else None
             groups.setdefault(header, []).append(item)
         tables: list[tuple[str, list[SpooledObject]]] = []
         for header, members in groups.items():
-            tables += self._try_clean(members, header)  # type: ignore[arg-type]
+            tables += self._try_clean(members, header)
         return tables
 
     def _try_clean(

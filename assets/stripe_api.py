@@ -165,6 +165,27 @@ def land(draft: Draft, settings: Settings, clock: Clock) -> None:
     Reading(draft, settings, clock).run()
 
 
+def trouble(settings: Settings) -> str | None:
+    """Why charges, refunds or disputes can't be read with this key, as a sentence; None when they
+    can.
+    """
+    import stripe
+
+    assert settings.stripe.api_key is not None
+    client = stripe.StripeClient(
+        settings.stripe.api_key.get_secret_value(),
+        stripe_version=VERSION,
+        base_addresses={"api": settings.stripe.api_base.rstrip("/")},
+        max_network_retries=0,
+    )
+    for name in ("charges", "refunds", "disputes"):
+        try:
+            getattr(client.v1, name).list({"limit": 1})
+        except stripe.StripeError as error:
+            return f"{name} can't be read: {_first_line(error)}"
+    return None
+
+
 class Reading:
     """One night's reading of a Stripe account."""
 
@@ -282,7 +303,8 @@ class Reading:
         rows = []
         for name in names:
             try:
-                item = self._patiently(lambda name=name: service.retrieve(name, ask), resource.name)  # type: ignore[misc]
+                # type: ignore[misc]
+                item = self._patiently(lambda name=name: service.retrieve(name, ask), resource.name)
             except self.stripe.InvalidRequestError as error:
                 if error.http_status != 404:
                     raise StoreError(

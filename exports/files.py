@@ -155,9 +155,9 @@ def deliver(root: Path, snapshot: Snapshot, location: Path) -> None:
     location.mkdir(parents=True, exist_ok=True)
     manifest = {"schema_version": SCHEMA_VERSION, "snapshot_id": snapshot.snapshot_id, "files": files}
     text = json.dumps(manifest, indent=1) + "\n"
-    path = location / "manifest.json"
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        write_whole(path, text)
+    stated = location / "manifest.json"
+    if not stated.exists() or stated.read_text(encoding="utf-8") != text:
+        write_whole(stated, text)
 
 
 def write_export(

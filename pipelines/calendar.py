@@ -1,7 +1,9 @@
 """The clock and the calendar: one stated instant from which every date of a night follows.
 
-As-of is an exclusive end (contract, "The clock"): `--date D` is D+1 00:00 UTC, and "today" is the day that holds the
-microsecond before it. Nothing below raw reads the wall clock; landing stamps `arrived_at` from it, and that is all.
+As-of is an exclusive end (contract, "The clock"): `--date D` is D+1 00:00 UTC, and "today" is the
+day that holds the
+microsecond before it. Nothing below raw reads the wall clock; landing stamps `arrived_at` from it,
+and that is all.
 """
 
 from dataclasses import dataclass
@@ -41,7 +43,8 @@ def parse_instant(text: str) -> datetime:
 class Clock:
     """A night's stated clock.
 
-    `as_of`: exclusive end of what the night knows, UTC. `arrived_at`: the wall clock when it started, stamped on what lands.
+    `as_of`: exclusive end of what the night knows, UTC. `arrived_at`: the wall clock when it
+    started, stamped on what lands.
     """
 
     as_of: datetime

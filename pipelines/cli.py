@@ -1,7 +1,8 @@
-"""The command line (contract, "Command line: `meterhouse`"). A failed command says one plain sentence and exits 1."""
+"""The command line (contract, "Command line: `meterhouse`"). A failed command says one plain
+sentence and exits 1.
+"""
 
 import contextlib
-import json
 import logging
 import os
 import shutil
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import duckdb
 
 from pipelines.calendar import Clock, parse_day, parse_instant, utc_now
 from pipelines.models import ModelError
@@ -25,7 +25,7 @@ from pipelines.store import Store, StoreError
 HERE = Path(__file__).parents[1]
 
 
-class Instant(click.ParamType):
+class Instant(click.ParamType[datetime]):
     name = "instant"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> datetime:
@@ -35,7 +35,7 @@ class Instant(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
-class Day(click.ParamType):
+class Day(click.ParamType[date]):
     name = "date"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> date:
@@ -48,7 +48,7 @@ class Day(click.ParamType):
 class Failed(click.ClickException):
     """One sentence; exit 1."""
 
-    def show(self, file: Any = None) -> None:
+    def show(self, file: Any = None) -> None:  # noqa: ARG002
         err.print(f"[bold red]meterhouse:[/] {_escape(self.message)}", soft_wrap=True)
 
 
@@ -78,20 +78,27 @@ class Group(click.Group):
             if isinstance(cause, expected) or getattr(cause, "is_sentence", False):
                 raise Failed(str(cause)) from None
             raise Failed(
-                f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else 'no message'} "
+                f"{type(cause).__name__}: {(str(cause) or 'no message').splitlines()[0]} "
+                f""
                 "(run again with --debug to see where)."
             ) from None
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--config", type=click.Path(path_type=Path), help=f"Settings file (default: {FILE_NAME} here).")
+@click.option(
+    "--config", type=click.Path(path_type=Path), help=f"Settings file (default: {FILE_NAME} here)."
+)
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 @click.version_option(package_name="meterhouse")
 @click.pass_context
 def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
-    """The open warehouse behind an AI gateway's bill: every request, credit, invoice and charge, proved to agree."""
+    """The open warehouse behind an AI gateway's bill: every request, credit, invoice and charge,
+    proved to agree.
+    """
     ctx.obj = config
-    logging.basicConfig(level=logging.DEBUG if debug else logging.ERROR, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.ERROR, format="%(message)s", stream=sys.stderr
+    )
 
 
 def settings_of(ctx: click.Context) -> Settings:
@@ -99,10 +106,17 @@ def settings_of(ctx: click.Context) -> Settings:
 
 
 format_option = click.option(
-    "--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "json"]),
+    default="table",
+    show_default=True,
 )
 as_of_option = click.option(
-    "--as-of", type=Instant(), envvar="METERHOUSE_AS_OF", help="The night's clock: exclusive end, UTC (default: now)."
+    "--as-of",
+    type=Instant(),
+    envvar="METERHOUSE_AS_OF",
+    help="The night's clock: exclusive end, UTC (default: now).",
 )
 
 
@@ -125,26 +139,35 @@ def init(folder: Path) -> None:
 
 
 @main.command()
-@click.option("--out", "folder", type=click.Path(path_type=Path), required=True, help="Where to write it.")
+@click.option(
+    "--out", "folder", type=click.Path(path_type=Path), required=True, help="Where to write it."
+)
 @click.option("--days", type=click.IntRange(min=1), default=45, show_default=True)
 @click.option("--requests-per-day", type=click.IntRange(min=1), default=3000, show_default=True)
 @click.option("--seed", type=int, default=1, show_default=True)
 @click.option("--last-day", type=Day(), help="The last simulated day (default: yesterday, UTC).")
 @click.option("--faults", default="", help="Faults to plant, separated by commas.")
-def simulate(folder: Path, days: int, requests_per_day: int, seed: int, last_day: date | None, faults: str) -> None:
-    """Write a believable gateway's logs, invoices and Stripe account, with the truth beside them."""
+def simulate(
+    folder: Path, days: int, requests_per_day: int, seed: int, last_day: date | None, faults: str
+) -> None:
+    """Write a believable gateway's logs, invoices and Stripe account, and the truth beside them."""
     from pipelines.calendar import DAY
     from pipelines.simulator import gateway
 
     try:
         truth = gateway.simulate(
-            folder, days=days, requests_per_day=requests_per_day, seed=seed,
-            last_day=last_day or utc_now().date() - DAY, faults=tuple(filter(None, faults.split(","))),
+            folder,
+            days=days,
+            requests_per_day=requests_per_day,
+            seed=seed,
+            last_day=last_day or utc_now().date() - DAY,
+            faults=tuple(filter(None, faults.split(","))),
         )
     except ValueError as error:
         raise Failed(str(error)) from None
     out.print(
-        f"Simulated {truth['first_day']} to {truth['last_day']} with seed {seed} in [bold]{folder}[/]; "
+        f"Simulated {truth['first_day']} to {truth['last_day']} with seed {seed} in "
+        f"[bold]{folder}[/]; "
         f"the truth is in {folder / 'truth.json'}."
     )
 
@@ -152,19 +175,23 @@ def simulate(folder: Path, days: int, requests_per_day: int, seed: int, last_day
 # ---- nights ---------------------------------------------------------------------------------
 
 
-def run_night(settings: Settings, config: Path | None, tags: dict[str, str], on_event: Callable[[Any], None]) -> None:
-    """One night through Dagster, as the schedule and the UI run it. Raises what the night raised."""
-    os.environ["METERHOUSE_CONFIG"] = str((config or Path(os.environ.get("METERHOUSE_CONFIG", FILE_NAME))).resolve())
+def run_night(
+    settings: Settings, config: Path | None, tags: dict[str, str], on_event: Callable[[Any], None]
+) -> None:
+    """One night through Dagster, as schedule and UI run it. Raises what the night raised."""
+    os.environ["METERHOUSE_CONFIG"] = str(
+        (config or Path(os.environ.get("METERHOUSE_CONFIG", FILE_NAME))).resolve()
+    )
     prepare_dagster_home(settings.dagster_home)
     os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
     warnings.simplefilter("ignore")
     import dagster as dg
 
-    from pipelines import definitions
+    from pipelines import definitions, history
 
     definitions.LISTENERS.append(on_event)
     try:
-        with dg.DagsterInstance.get() as instance:
+        with dg.DagsterInstance.get() as instance, history.quick(instance):
             definitions.defs.resolve_job_def("nightly").execute_in_process(
                 instance=instance,
                 tags=tags,
@@ -175,7 +202,7 @@ def run_night(settings: Settings, config: Path | None, tags: dict[str, str], on_
 
 
 def prepare_dagster_home(folder: Path) -> None:
-    """`DAGSTER_HOME` beside `meterhouse.toml`, with the repository's `dagster.yaml` to start from."""
+    """`DAGSTER_HOME` beside `meterhouse.toml`, with the repository's `dagster.yaml` in it."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "dagster.yaml").exists():
         shutil.copyfile(HERE / "dagster_home" / "dagster.yaml", folder / "dagster.yaml")
@@ -185,11 +212,22 @@ class Watcher:
     """Shows a night on standard error while it runs, and remembers what a summary needs."""
 
     def __init__(self, title: str, expected: int | None = None) -> None:
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            SpinnerColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
         columns: list[Any] = [SpinnerColumn(), TextColumn("{task.description}")]
         if expected:
-            columns += [BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn()]
+            columns += [
+                BarColumn(),
+                TextColumn("{task.completed}/{task.total}"),
+                TimeRemainingColumn(),
+            ]
         columns.append(TimeElapsedColumn())
         self.progress = Progress(*columns, console=err, transient=True)
         self.task = self.progress.add_task(title, total=expected)
@@ -229,13 +267,26 @@ class Watcher:
 
 
 @main.command()
-@click.option("--date", "day", type=Day(), help="A whole day: the same as --as-of the next day's midnight, UTC.")
+@click.option(
+    "--date",
+    "day",
+    type=Day(),
+    help="A whole day: the same as --as-of the next day's midnight, UTC.",
+)
 @as_of_option
-@click.option("--wait", type=float, default=60, show_default=True, help="Seconds to wait for another night.")
+@click.option(
+    "--wait", type=float, default=60, show_default=True, help="Seconds to wait for another night."
+)
 @click.pass_context
 def nightly(ctx: click.Context, day: date | None, as_of: datetime | None, wait: float) -> None:
-    """Everything that is new: land, model, check, reconcile, detect, export, publish, alert. Safe to run twice."""
-    if day and as_of and ctx.get_parameter_source("as_of") == click.core.ParameterSource.COMMANDLINE:
+    """Everything that is new: land, model, check, reconcile, detect, export, publish, alert. Safe
+    to run twice.
+    """
+    if (
+        day
+        and as_of
+        and ctx.get_parameter_source("as_of") == click.core.ParameterSource.COMMANDLINE
+    ):
         raise click.UsageError("Say --date or --as-of, not both.")
     clock = Clock.at(as_of=None if day else as_of, day=day)
     _night(ctx, clock, {"meterhouse/wait_seconds": str(wait)}, "night")
@@ -246,31 +297,50 @@ def _night(
 ) -> None:
     settings = settings_of(ctx)
     began = utc_now()
-    tags = {"meterhouse/as_of": clock.as_of.isoformat(), "meterhouse/started_by": "meterhouse"} | tags
+    tags = {
+        "meterhouse/as_of": clock.as_of.isoformat(),
+        "meterhouse/started_by": "meterhouse",
+    } | tags
     with Watcher(title, expected) as watcher:
         run_night(settings, ctx.obj, tags, watcher)
     seconds = (utc_now() - began).total_seconds()
     for sentence in watcher.warnings:
         err.print(f"[yellow]note:[/] {_escape(sentence)}", soft_wrap=True)
     if watcher.snapshot is None:
-        out.print(f"Nothing new as of {clock.as_of:%Y-%m-%d %H:%M} UTC: nothing was changed, nothing sent ({seconds:.1f} s).")
+        out.print(
+            f"Nothing new as of {clock.as_of:%Y-%m-%d %H:%M} UTC: nothing was changed, nothing "
+            f"sent ({seconds:.1f} s)."
+        )
     else:
         with published(settings.root) as reader:
             [sums] = reader.rows(
-                "select sum(request_count) as requests, sum(credits) as credits, count(distinct usage_date) as days, "
-                "count(distinct api_key_id) as keys, sum(total_tokens) as tokens from marts.usage_by_key"
+                "select sum(request_count) as requests, sum(credits) as credits, count(distinct "
+                "usage_date) as days, "
+                "count(distinct api_key_id) as keys, sum(total_tokens) as tokens from "
+                "marts.usage_by_key"
             )
-            [rounded] = reader.rows("select coalesce(sum(rounded_count), 0) as rows, coalesce(sum(quarantined_count), 0) as aside from ops.source_objects")
+            [rounded] = reader.rows(
+                "select coalesce(sum(rounded_count), 0) as rows, coalesce(sum(quarantined_count), "
+                "0) as aside from ops.source_objects"
+            )
         out.print(
-            f"Published snapshot [bold]{watcher.snapshot.snapshot_id}[/] as of {clock.as_of:%Y-%m-%d %H:%M} UTC "
-            f"in {seconds:.1f} s: {number(sums['requests'] or 0)} requests of {sums['keys']} keys on {sums['days']} days, "
-            f"{number(sums['credits'] or 0)} credits, {number(sums['tokens'] or 0)} tokens; {watcher.checks} claims hold.",
+            f"Published snapshot [bold]{watcher.snapshot.snapshot_id}[/] as of "
+            f"{clock.as_of:%Y-%m-%d %H:%M} UTC "
+            f"in {seconds:.1f} s: {number(sums['requests'] or 0)} requests of {sums['keys']} keys "
+            f"on {sums['days']} days, "
+            f"{number(sums['credits'] or 0)} credits, {number(sums['tokens'] or 0)} tokens; "
+            f"{watcher.checks} claims hold.",
             soft_wrap=True,
         )
         if rounded["rows"]:
-            out.print(f"{number(rounded['rows'])} requests stated money beyond nine places; it was rounded half-even, row by row.")
+            out.print(
+                f"{number(rounded['rows'])} requests stated money beyond nine places; it was "
+                f"rounded half-even, row by row."
+            )
         if rounded["aside"]:
-            out.print(f"[yellow]{number(rounded['aside'])} records were set aside[/]: see ops.quarantine.")
+            out.print(
+                f"[yellow]{number(rounded['aside'])} records were set aside[/]: see ops.quarantine."
+            )
     if watcher.failures:
         raise Failed(" ".join(watcher.failures))
 
@@ -288,11 +358,21 @@ def backfill(ctx: click.Context, first: date, last: date, as_of: datetime | None
     from pipelines import contents
 
     snapshot = Store(settings.root).snapshot()
-    days = [day for day in (snapshot.tables.get("raw.requests", {}) if snapshot else {}) if str(first) <= day <= str(last)]
+    days = [
+        day
+        for day in (snapshot.tables.get("raw.requests", {}) if snapshot else {})
+        if str(first) <= day <= str(last)
+    ]
     models = contents.models()
     by_day = sum(1 for model in models.order if model.uses_day)
     tags = {"meterhouse/days": f"{first}...{last}"}
-    _night(ctx, Clock.at(as_of=as_of), tags, "backfill", by_day * len(days) + len(models.order) - by_day)
+    _night(
+        ctx,
+        Clock.at(as_of=as_of),
+        tags,
+        "backfill",
+        by_day * len(days) + len(models.order) - by_day,
+    )
 
 
 @main.command()
@@ -319,11 +399,17 @@ def publish(ctx: click.Context) -> None:
     with store.lock(60):
         snapshot = store.snapshot()
         if snapshot is None:
-            raise Failed(f"Nothing is published under {settings.root} yet: run 'meterhouse nightly' first.")
-        missing = [item.path for item in snapshot.objects() if not (store.root / item.path).exists()]
+            raise Failed(
+                f"Nothing is published under {settings.root} yet: run 'meterhouse nightly' first."
+            )
+        missing = [
+            item.path for item in snapshot.objects() if not (store.root / item.path).exists()
+        ]
         if missing:
             raise Failed(
-                f"{len(missing)} objects of the snapshot are missing, the first is {store.root / missing[0]}: "
+                f"{len(missing)} objects of the snapshot are missing, the first is "
+                f"{store.root / missing[0]}: "
+                f""
                 "restore them from a backup."
             )
         path = warehouse.build(store, snapshot, contents.models())
@@ -344,27 +430,41 @@ def reading(ctx: click.Context) -> Iterator[Reader]:
 @format_option
 @click.pass_context
 def status(ctx: click.Context, form: str) -> None:
-    """What is published: the snapshot, its nights, days, rows, credits, disk, quarantine, open alerts."""
+    """What is published: the snapshot, its nights, days, rows, credits, disk, quarantine, open
+    alerts.
+    """
     settings = settings_of(ctx)
     store = Store(settings.root)
     snapshot = store.snapshot()
     if snapshot is None:
-        raise Failed(f"Nothing is published under {settings.root} yet: run 'meterhouse nightly' first.")
+        raise Failed(
+            f"Nothing is published under {settings.root} yet: run 'meterhouse nightly' first."
+        )
     disk = sum(path.stat().st_size for path in settings.root.rglob("*") if path.is_file())
     with published(settings.root) as reader:
         [usage] = reader.rows(
-            "select count(distinct usage_date) as days, min(usage_date) as first_date, max(usage_date) as last_date, "
-            "coalesce(sum(request_count), 0)::bigint as requests, coalesce(sum(credits), 0)::decimal(38, 9) as credits "
+            "select count(distinct usage_date) as days, min(usage_date) as first_date, "
+            "max(usage_date) as last_date, "
+            "coalesce(sum(request_count), 0)::bigint as requests, coalesce(sum(credits), "
+            "0)::decimal(38, 9) as credits "
             "from marts.usage_by_key"
         )
         [aside] = reader.rows("select count(*) as quarantined from ops.quarantine")
-        [open_alerts] = reader.rows("select count(*) as open_alerts from marts.budget_alerts where state in ('open', 'escalated')")
-        [nights] = reader.rows("select count(*) as nights, max(started_at) as last_night from ops.nights")
+        [open_alerts] = reader.rows(
+            "select count(*) as open_alerts from marts.budget_alerts where state in ('open', "
+            "'escalated')"
+        )
+        [nights] = reader.rows(
+            "select count(*) as nights, max(started_at) as last_night from ops.nights"
+        )
     row = {
         "snapshot_id": snapshot.snapshot_id,
         "as_of": snapshot.as_of,
         "published_at": snapshot.published_at,
-        **nights, **usage, **aside, **open_alerts,
+        **nights,
+        **usage,
+        **aside,
+        **open_alerts,
         "objects": sum(1 for _ in snapshot.objects()),
         "disk_bytes": disk,
         "root": str(settings.root),
@@ -377,25 +477,37 @@ def status(ctx: click.Context, form: str) -> None:
     grid = Table.grid(padding=(0, 3))
     grid.add_column(style="dim")
     grid.add_column()
-    grid.add_row("snapshot", f"[bold]{row['snapshot_id']}[/]  as of {row['as_of']:%Y-%m-%d %H:%M} UTC")
-    grid.add_row("published", f"{row['published_at']:%Y-%m-%d %H:%M} UTC, after {row['nights']} nights")
+    grid.add_row(
+        "snapshot", f"[bold]{row['snapshot_id']}[/]  as of {row['as_of']:%Y-%m-%d %H:%M} UTC"
+    )
+    grid.add_row(
+        "published", f"{row['published_at']:%Y-%m-%d %H:%M} UTC, after {row['nights']} nights"
+    )
     grid.add_row("days", f"{row['days']}  ({row['first_date']} to {row['last_date']})")
     grid.add_row("requests", number(row["requests"]))
     grid.add_row("credits", number(row["credits"]))
     grid.add_row("quarantine", f"{row['quarantined']} records set aside")
     grid.add_row("alerts", f"{row['open_alerts']} open")
-    grid.add_row("disk", f"{disk / 2**20:,.1f} MiB in {row['objects']} objects, under {row['root']}")
+    grid.add_row(
+        "disk", f"{disk / 2**20:,.1f} MiB in {row['objects']} objects, under {row['root']}"
+    )
     out.print(grid)
 
 
 def zone_option(command: Any) -> Any:
-    return click.option("--tz", "zone", help="IANA zone of the days (default: the workspace's; UTC where they mix).")(command)
+    return click.option(
+        "--tz", "zone", help="IANA zone of the days (default: the workspace's; UTC where they mix)."
+    )(command)
 
 
 @main.command()
 @click.option("--group-by", type=click.Choice(list(GROUPS)), default="model", show_default=True)
 @click.option("--workspace", help="Only this workspace.")
-@click.option("--last", type=click.Choice(["24h", "7d", "30d"]), help="The last quarters or local days (default: 30d).")
+@click.option(
+    "--last",
+    type=click.Choice(["24h", "7d", "30d"]),
+    help="The last quarters or local days (default: 30d).",
+)
 @click.option("--from", "first", type=Day(), help="First local day, included.")
 @click.option("--to", "last_day", type=Day(), help="Last local day, included.")
 @zone_option
@@ -403,10 +515,19 @@ def zone_option(command: Any) -> Any:
 @format_option
 @click.pass_context
 def usage(
-    ctx: click.Context, group_by: str, workspace: str | None, last: str | None, first: date | None,
-    last_day: date | None, zone: str | None, as_of: datetime | None, form: str,
+    ctx: click.Context,
+    group_by: str,
+    workspace: str | None,
+    last: str | None,
+    first: date | None,
+    last_day: date | None,
+    zone: str | None,
+    as_of: datetime | None,
+    form: str,
 ) -> None:
-    """The usage views: by model, key, member, workspace or day. Days are local; first and last are included."""
+    """The usage views: by model, key, member, workspace or day. Days are local; first and last are
+    included.
+    """
     from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
     if last and (first or last_day):
@@ -420,7 +541,9 @@ def usage(
         try:
             ZoneInfo(zone)
         except (ZoneInfoNotFoundError, ValueError):
-            raise Failed(f"There is no time zone '{zone}'; write an IANA name such as Europe/London.") from None
+            raise Failed(
+                f"There is no time zone '{zone}'; write an IANA name such as Europe/London."
+            ) from None
         if first and last_day:
             start, end = local_days(first, last_day, zone)
             span = f"{first} to {last_day}"
@@ -428,14 +551,30 @@ def usage(
             start, end = last_window(last or "30d", as_of or reader.as_of, zone)
             span = f"last {last or '30d'}"
         rows = reader.usage(group_by, start, end, zone, workspace)
-    titles = {"model": "By model", "key": "By key", "member": "By member", "workspace": "By workspace", "day": "By day"}
+    titles = {
+        "model": "By model",
+        "key": "By key",
+        "member": "By member",
+        "workspace": "By workspace",
+        "day": "By day",
+    }
     place = f", {workspace}" if workspace else ""
     idle = {"prompt_tokens", "completion_tokens"} | ({"api_key_id"} if group_by == "key" else set())
-    idle |= {"member_id"} if group_by == "member" else {"workspace_id"} if group_by == "workspace" else set()
+    idle |= (
+        {"member_id"}
+        if group_by == "member"
+        else {"workspace_id"}
+        if group_by == "workspace"
+        else set()
+    )
     shown = [name for name in (rows[0] if rows else ()) if name not in idle]
     show(
-        rows, form, title=f"{titles[group_by]} · {span}{place} · days in {zone}", columns=shown or None,
-        totals=[name for name in MEASURES if name in shown], nothing=f"No usage in {span}{place}.",
+        rows,
+        form,
+        title=f"{titles[group_by]} · {span}{place} · days in {zone}",
+        columns=shown or None,
+        totals=[name for name in MEASURES if name in shown],
+        nothing=f"No usage in {span}{place}.",
     )
 
 
@@ -444,10 +583,13 @@ def usage(
 @format_option
 @click.pass_context
 def overview(ctx: click.Context, workspace: str | None, form: str) -> None:
-    """Credits today, this week, this month against the plan's allowance, and when it runs out at this rate."""
+    """Credits today, this week, this month against the plan's allowance, and when it runs out at
+    this rate.
+    """
     with reading(ctx) as reader:
         rows = reader.rows(
-            "select * from marts.usage_overview where $workspace is null or workspace_id = $workspace "
+            "select * from marts.usage_overview where $workspace is null or workspace_id = "
+            "$workspace "
             "order by workspace_id nulls last",
             workspace=workspace,
         )
@@ -459,15 +601,28 @@ def overview(ctx: click.Context, workspace: str | None, form: str) -> None:
 
 def show_overview(rows: list[dict[str, Any]], form: str, as_of: datetime) -> None:
     show(
-        rows, form, title=f"Overview · as of {as_of:%Y-%m-%d %H:%M} UTC",
+        rows,
+        form,
+        title=f"Overview · as of {as_of:%Y-%m-%d %H:%M} UTC",
         columns=[
-            "workspace_name", "plan", "credits_today", "credits_this_week", "credits_this_month",
-            "credits_this_cycle", "allowance_credits", "share_used", "exhausted_on",
+            "workspace_name",
+            "plan",
+            "credits_today",
+            "credits_this_week",
+            "credits_this_month",
+            "credits_this_cycle",
+            "allowance_credits",
+            "share_used",
+            "exhausted_on",
         ],
         labels={
-            "credits_today": "today", "credits_this_week": "week",
-            "credits_this_month": "month", "credits_this_cycle": "cycle", "allowance_credits": "allowance",
-            "share_used": "used", "exhausted_on": "runs out",
+            "credits_today": "today",
+            "credits_this_week": "week",
+            "credits_this_month": "month",
+            "credits_this_cycle": "cycle",
+            "allowance_credits": "allowance",
+            "share_used": "used",
+            "exhausted_on": "runs out",
         },
     )
 
@@ -477,14 +632,17 @@ def show_overview(rows: list[dict[str, Any]], form: str, as_of: datetime) -> Non
 @format_option
 @click.pass_context
 def request(ctx: click.Context, request_id: str, form: str) -> None:
-    """One request: timings, tokens, credits, fallback, the model that served it, and the line it was read from."""
+    """One request: timings, tokens, credits, fallback, the model that served it, and the line it
+    was read from.
+    """
     with reading(ctx) as reader:
         rows = reader.rows("select * from marts.requests where request_id = $id", id=request_id)
         if not rows:
             raise Failed(f"There is no request '{request_id}' in what is published.")
         for row in rows:
             [place] = reader.rows(
-                "select location from ops.source_objects where object_sha256 = $sha limit 1", sha=row["source_object"]
+                "select location from ops.source_objects where object_sha256 = $sha limit 1",
+                sha=row["source_object"],
             ) or [{"location": None}]
             row["source_location"] = place["location"]
     if form != "table":
@@ -502,23 +660,40 @@ def request(ctx: click.Context, request_id: str, form: str) -> None:
         grid.add_row("status", outcome + (f"  {row['error_code']}" if row["error_code"] else ""))
         served = row["model"] or "nothing"
         asked = row["requested_model"]
-        grid.add_row("model", served + (f"  (asked for {asked})" if asked and asked != served else ""))
+        grid.add_row(
+            "model", served + (f"  (asked for {asked})" if asked and asked != served else "")
+        )
         if row["fallback_from"] or row["fallback_depth"]:
-            grid.add_row("fallback", f"from {row['fallback_from'] or '·'}, depth {row['fallback_depth'] or '·'}")
+            grid.add_row(
+                "fallback",
+                f"from {row['fallback_from'] or '·'}, depth {row['fallback_depth'] or '·'}",
+            )
         grid.add_row("workspace", row["workspace_id"] or "unassigned")
         grid.add_row("key", row["api_key_id"] or "unassigned")
         if row["member_id"]:
             grid.add_row("member", row["member_id"])
         tokens = [row[name] for name in ("prompt_tokens", "completion_tokens", "total_tokens")]
-        grid.add_row("tokens", " + ".join("·" if t is None else number(t) for t in tokens[:2]) + f" = {'·' if tokens[2] is None else number(tokens[2])}")
+        grid.add_row(
+            "tokens",
+            " + ".join("·" if t is None else number(t) for t in tokens[:2])
+            + f" = {'·' if tokens[2] is None else number(tokens[2])}",
+        )
         grid.add_row("credits", f"[bold]{number(row['credits'])}[/]")
-        grid.add_row("latency", "·" if row["latency_ms"] is None else f"{number(row['latency_ms'])} ms")
+        grid.add_row(
+            "latency", "·" if row["latency_ms"] is None else f"{number(row['latency_ms'])} ms"
+        )
         before = None
         for name in ("gateway_in_at", "provider_in_at", "provider_out_at", "gateway_out_at"):
             instant = row[name]
             if instant is not None:
-                gap = "" if before is None else f"  [dim]+{(instant - before).total_seconds() * 1000:,.0f} ms[/]"
-                grid.add_row(name.removesuffix("_at").replace("_", " "), f"{instant:%H:%M:%S.%f}{gap}")
+                gap = (
+                    ""
+                    if before is None
+                    else f"  [dim]+{(instant - before).total_seconds() * 1000:,.0f} ms[/]"
+                )
+                grid.add_row(
+                    name.removesuffix("_at").replace("_", " "), f"{instant:%H:%M:%S.%f}{gap}"
+                )
                 before = instant
         grid.add_row("read from", f"{row['source_location']}, line {row['source_line']}")
         out.print(grid)
@@ -532,28 +707,55 @@ def invoices(ctx: click.Context, workspace: str | None, form: str) -> None:
     """Billing history: every subscription renewal and top-up."""
     with reading(ctx) as reader:
         rows = reader.rows(
-            "select * from marts.invoices where $workspace is null or workspace_id = $workspace order by issued_at desc, invoice_id",
+            "select * from marts.invoices where $workspace is null or workspace_id = $workspace "
+            "order by issued_at desc, invoice_id",
             workspace=workspace,
         )
     show(
-        rows, form, title="Billing history",
-        columns=["invoice_id", "workspace_name", "kind", "issued_at", "net_minor", "vat_minor", "total_minor", "credits", "status"],
-        labels={"net_minor": "net", "vat_minor": "VAT", "total_minor": "total", "workspace_name": "workspace"},
+        rows,
+        form,
+        title="Billing history",
+        columns=[
+            "invoice_id",
+            "workspace_name",
+            "kind",
+            "issued_at",
+            "net_minor",
+            "vat_minor",
+            "total_minor",
+            "credits",
+            "status",
+        ],
+        labels={
+            "net_minor": "net",
+            "vat_minor": "VAT",
+            "total_minor": "total",
+            "workspace_name": "workspace",
+        },
         nothing="No invoices have arrived.",
     )
 
 
 @main.command()
 @click.option("--workspace", help="Only this workspace.")
-@click.option("--all", "everything", is_flag=True, help="Also what agrees (tables show only what waits or needs a person).")
+@click.option(
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Also what agrees (tables show only what waits or needs a person).",
+)
 @format_option
 @click.pass_context
 def reconcile(ctx: click.Context, workspace: str | None, everything: bool, form: str) -> None:
-    """Every invoice and charge with its status and the reason: what agrees, what waits, what needs a person."""
+    """Every invoice and charge with its status and the reason: what agrees, what waits, what needs
+    a person.
+    """
     with reading(ctx) as reader:
         rows = reader.rows(
-            "select * from marts.invoice_reconciliation where $workspace is null or workspace_id = $workspace "
-            "order by case standing when 'needs_person' then 0 when 'waits' then 1 else 2 end, age_days desc nulls last, item_id",
+            "select * from marts.invoice_reconciliation where $workspace is null or workspace_id "
+            "= $workspace "
+            "order by case standing when 'needs_person' then 0 when 'waits' then 1 else 2 end, "
+            "age_days desc nulls last, item_id",
             workspace=workspace,
         )
     show_reconciliation(rows, form, everything)
@@ -568,21 +770,38 @@ def show_reconciliation(rows: list[dict[str, Any]], form: str, everything: bool)
     summary = []
     for currency in sorted({row["currency"] for row in rows}):
         for standing in ("agrees", "waits", "needs_person"):
-            mine = [row for row in rows if row["currency"] == currency and row["standing"] == standing]
+            mine = [
+                row for row in rows if row["currency"] == currency and row["standing"] == standing
+            ]
             if mine:
                 summary.append(
                     {
-                        "standing": standing, "currency": currency, "items": len(mine),
+                        "standing": standing,
+                        "currency": currency,
+                        "items": len(mine),
                         "billed": money(sum(row["total_minor"] for row in mine), currency),
                         "kept": money(sum(row["kept_minor"] for row in mine), currency),
-                        "unexplained": money(sum(abs(row["difference_minor"]) for row in mine), currency),
-                        "oldest": max((row["age_days"] for row in mine if row["age_days"] is not None), default=None),
+                        "unexplained": money(
+                            sum(abs(row["difference_minor"]) for row in mine), currency
+                        ),
+                        "oldest": max(
+                            (row["age_days"] for row in mine if row["age_days"] is not None),
+                            default=None,
+                        ),
                     }
                 )
-    show(summary, form, title="Reconciliation · invoices and charges", labels={"oldest": "oldest, days"}, nothing="No invoices or charges have arrived.")
+    show(
+        summary,
+        form,
+        title="Reconciliation · invoices and charges",
+        labels={"oldest": "oldest, days"},
+        nothing="No invoices or charges have arrived.",
+    )
     shown = rows if everything else [row for row in rows if row["standing"] != "agrees"]
     show(
-        shown, form, title="What waits or needs a person" if not everything else "Every invoice and charge",
+        shown,
+        form,
+        title="What waits or needs a person" if not everything else "Every invoice and charge",
         columns=["status", "reason", "difference_minor", "age_days"],
         labels={"difference_minor": "unexplained", "age_days": "days"},
         nothing="Nothing waits and nothing needs a person.",
@@ -599,7 +818,8 @@ def alerts(ctx: click.Context, only_open: bool, form: str) -> None:
         return
     with reading(ctx) as reader:
         rows = reader.rows(
-            "select * from marts.budget_alerts where not $open or state in ('open', 'escalated') order by opened_at desc, alert_id",
+            "select * from marts.budget_alerts where not $open or state in ('open', 'escalated') "
+            "order by opened_at desc, alert_id",
             open=only_open,
         )
     show_alerts(rows, form)
@@ -607,9 +827,12 @@ def alerts(ctx: click.Context, only_open: bool, form: str) -> None:
 
 def show_alerts(rows: list[dict[str, Any]], form: str) -> None:
     show(
-        rows, form, title="Budget alerts",
+        rows,
+        form,
+        title="Budget alerts",
         columns=["state", "usage_date", "message", "credits", "upper_limit", "ratio"],
-        labels={"upper_limit": "limit", "ratio": "× normal"}, nothing="No alerts.",
+        labels={"upper_limit": "limit", "ratio": "× normal"},
+        nothing="No alerts.",
     )
 
 
@@ -620,8 +843,16 @@ def show_alerts(rows: list[dict[str, Any]], form: str) -> None:
 @click.argument("what")
 @click.option("--from", "first", type=Day(), required=True, help="First UTC day, included.")
 @click.option("--to", "last", type=Day(), required=True, help="Last UTC day, included.")
-@click.option("--format", "form", type=click.Choice(["csv", "parquet"]), default="csv", show_default=True)
-@click.option("--out", "target", type=click.Path(path_type=Path), required=True, help="A .csv or .parquet file, or a folder.")
+@click.option(
+    "--format", "form", type=click.Choice(["csv", "parquet"]), default="csv", show_default=True
+)
+@click.option(
+    "--out",
+    "target",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="A .csv or .parquet file, or a folder.",
+)
 @click.pass_context
 def export(ctx: click.Context, what: str, first: date, last: date, form: str, target: Path) -> None:
     """Write a file for elsewhere with a manifest.json beside it (first and last day included)."""
@@ -630,11 +861,16 @@ def export(ctx: click.Context, what: str, first: date, last: date, form: str, ta
     if last < first:
         raise click.UsageError("--to is before --from.")
     if what not in files.EXPORTS:
-        raise click.UsageError(f"There is no export '{what}'; known are {', '.join(files.EXPORTS)}.")
+        raise click.UsageError(
+            f"There is no export '{what}'; known are {', '.join(files.EXPORTS)}."
+        )
     with reading(ctx) as reader:
         manifest = files.write_export(reader.connection, what, first, last, form, target)
     [file] = manifest["files"]
-    out.print(f"Wrote [bold]{file['path']}[/]: {number(file['rows'])} rows, {file['credits']} credits, sha256 {file['sha256'][:12]}….")
+    out.print(
+        f"Wrote [bold]{file['path']}[/]: {number(file['rows'])} rows, {file['credits']} credits, "
+        f"sha256 {file['sha256'][:12]}…."
+    )
 
 
 # ---- looking after it -----------------------------------------------------------------------
@@ -661,11 +897,18 @@ def doctor(ctx: click.Context) -> None:
     for source in settings.requests:
         location = settings.path(source.location)
         if source.format not in formats():
-            say(False, f"source {source.name}: no format '{source.format}'; known are {', '.join(sorted(formats()))}.")
+            say(
+                False,
+                f"source {source.name}: no format '{source.format}'; known are "
+                f"{', '.join(sorted(formats()))}.",
+            )
             continue
         found, unknown = objects_at(location)
         if not found and not unknown:
-            say(None if location.exists() else False, f"source {source.name}: nothing lies at {location}.")
+            say(
+                None if location.exists() else False,
+                f"source {source.name}: nothing lies at {location}.",
+            )
         else:
             say(True, f"source {source.name}: {len(found)} objects at {location}")
         for name in unknown[:3]:
@@ -680,10 +923,17 @@ def doctor(ctx: click.Context) -> None:
     place = next(path for path in (root, *root.parents) if path.exists())
     free = shutil.disk_usage(place).free / 2**30
     say(free > 1, f"free space: {free:,.1f} GiB at {place}" + ("" if free > 1 else "; make room."))
-    say(os.access(place, os.W_OK), f"root: {root} can{'' if os.access(place, os.W_OK) else ' not'} be written")
+    say(
+        os.access(place, os.W_OK),
+        f"root: {root} can{'' if os.access(place, os.W_OK) else ' not'} be written",
+    )
     try:
         snapshot = Store(root).snapshot()
-        missing = sum(1 for item in snapshot.objects() if not (root / item.path).exists()) if snapshot else 0
+        missing = (
+            sum(1 for item in snapshot.objects() if not (root / item.path).exists())
+            if snapshot
+            else 0
+        )
         if snapshot is None:
             say(None, "snapshot: none yet; run 'meterhouse nightly'.")
         else:
@@ -701,11 +951,18 @@ def _doctor_stripe(settings: Settings, say: Callable[[bool | None, str], None]) 
     secret = settings.stripe.api_key.get_secret_value()
     mode = "live" if settings.stripe.livemode else "test"
     if not secret.startswith("rk_"):
-        say(None, f"stripe: a {mode} key that can write; a restricted read-only key (rk_…) is enough and safer.")
+        say(
+            None,
+            f"stripe: a {mode} key that can write; a restricted read-only key (rk_…) is enough "
+            f"and safer.",
+        )
     from assets import stripe_api
 
-    trouble = stripe_api.check(settings)
-    say(trouble is None, f"stripe: {trouble or f'charges can be read ({mode} mode) at {settings.stripe.api_base}'}")
+    trouble = stripe_api.trouble(settings)
+    say(
+        trouble is None,
+        f"stripe: {trouble or f'charges can be read ({mode} mode) at {settings.stripe.api_base}'}",
+    )
 
 
 def _doctor_email(settings: Settings, say: Callable[[bool | None, str], None]) -> None:
@@ -720,7 +977,11 @@ def _doctor_email(settings: Settings, say: Callable[[bool | None, str], None]) -
             session.noop()
         say(True, f"e-mail: {sink.smtp_host}:{sink.smtp_port} answers")
     except (OSError, smtplib.SMTPException) as error:
-        say(False, f"e-mail: {sink.smtp_host}:{sink.smtp_port} does not answer ({error}); mend [alerts.email].")
+        say(
+            False,
+            f"e-mail: {sink.smtp_host}:{sink.smtp_port} does not answer ({error}); mend "
+            f"[alerts.email].",
+        )
 
 
 if __name__ == "__main__":

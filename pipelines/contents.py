@@ -1,6 +1,8 @@
-"""The table of contents: which sources, formats, models, claims and sinks there are. Each is found by its file.
+"""The table of contents: which sources, formats, models, claims and sinks there are. Each is found
+by its file.
 
-A file in `assets/` with a `FORMAT` is a format of request logs; one with `TABLES` and `land` is a source of its own.
+A file in `assets/` with a `FORMAT` is a format of request logs; one with `TABLES` and `land` is a
+source of its own.
 A file in `exports/alerts/` with `send` is an alert sink; the file's name is its `[alerts.<name>]`.
 """
 

@@ -1,11 +1,16 @@
-"""Meterhouse as Dagster sees it: one asset for each table and export, one check for each claim, one night that makes them all.
+"""Meterhouse as Dagster sees it: one asset for each table and export, one check for each claim, one
+night that makes them all.
 
-The night is one step, because what it publishes it publishes together: no table is ever newer than another. It runs the same
+The night is one step, because what it publishes it publishes together: no table is ever newer than
+another. It runs the same
 whether the schedule, the UI or `meterhouse nightly` starts it.
 """
 
+import os
 import queue
+import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -13,32 +18,51 @@ from typing import Any
 import dagster as dg
 
 from exports.files import EXPORTS
-from pipelines import contents
+from pipelines import contents, history
 from pipelines.calendar import Clock, parse_day, parse_instant
 from pipelines.models import MANIFESTS, Models
 from pipelines.night import Built, Checked, Night, Published, Started, Told, claim_table
 from pipelines.settings import Settings, SettingsError, load
 from pipelines.store import Store
 
-GROUPS = {
-    "raw": "comes_in",
-    "staging": "staging",
-    "marts": "answers",
-    "ops": "accounts",
-    "exports": "goes_out",
-}
-AS_OF, DAYS, EVERYTHING, STARTED_BY, WAIT = (
-    f"meterhouse/{name}" for name in ("as_of", "days", "everything", "started_by", "wait_seconds")
+# The rooms of the picture in house.md, in the order in which data falls through them.
+GROUPS = (
+    ("comes_in", r"raw\..*|staging\.request_(ids|contests)"),
+    ("reconciliation", r"staging\.(charge_.*|reconciliation_.*)|marts\.invoice.*"),
+    ("staging", r"staging\..*"),
+    ("usage", r"marts\.(requests|usage_.*)"),
+    ("credits", r"marts\.credit_.*"),
+    ("alerts", r"marts\.(.*spend.*|alert_.*|budget_.*)"),
+    ("files", r"exports\.(usage.*|requests)"),
+    ("goes_out", r"exports\..*"),
+    ("answers", r"marts\..*"),
+    ("proof", r"ops\..*"),
+)
+PROOFS = {"marts.conservation"}
+
+
+def group_of(table: str) -> str:
+    """The group of an asset; a new mart that fits no pattern is an answer."""
+    if table in PROOFS:
+        return "proof"
+    return next(group for group, pattern in GROUPS if re.fullmatch(pattern, table))
+
+
+AS_OF, DAYS, EVERYTHING, STARTED_BY, WAIT, PROCESS = (
+    f"meterhouse/{name}"
+    for name in ("as_of", "days", "everything", "started_by", "wait_seconds", "process")
 )
 
 
 def settings_here() -> Settings:
-    """The settings of this code location: `METERHOUSE_CONFIG`, or `meterhouse.toml` where Dagster was started."""
+    """The settings of this code location: `METERHOUSE_CONFIG`, or `meterhouse.toml` where Dagster
+    was started.
+    """
     return load()
 
 
 def first_day() -> date:
-    """Where the daily partitions begin: the month of the earliest day there is, or sixty days ago."""
+    """Where the daily partitions begin: the month of the earliest day, or sixty days ago."""
     first = date.today() - timedelta(days=60)
     try:
         snapshot = Store(settings_here().root).snapshot()
@@ -57,18 +81,20 @@ def asset_specs(models: Models) -> Iterator[dg.AssetSpec]:
     by_day = dg.DailyPartitionsDefinition(start_date=str(first_day()), end_offset=2)
 
     def spec(
-        table: str, description: str, inputs: Any, columns: Any, is_by_day: bool, kinds: set[str], group: str = ""
+        table: str, description: str, inputs: Any, columns: Any, is_by_day: bool, kinds: set[str]
     ) -> dg.AssetSpec:
         metadata = {}
         if columns:
             metadata["dagster/column_schema"] = dg.TableSchema(
-                columns=[dg.TableColumn(name, kind, description=text) for name, kind, text in columns]
+                columns=[
+                    dg.TableColumn(name, kind, description=text) for name, kind, text in columns
+                ]
             )
         return dg.AssetSpec(
             asset_key(table),
             deps=[asset_key(name) for name in inputs],
             description=description,
-            group_name=group or GROUPS[table.split(".")[0]],
+            group_name=group_of(table),
             partitions_def=by_day if is_by_day else None,
             metadata=metadata,
             kinds=kinds,
@@ -76,7 +102,9 @@ def asset_specs(models: Models) -> Iterator[dg.AssetSpec]:
         )
 
     for table, shape in contents.raw_tables().items():
-        columns = [(name, kind, text) for name, (kind, text) in shape.columns.items()]
+        columns: list[tuple[str, str, str | None]] = [
+            (name, kind, text) for name, (kind, text) in shape.columns.items()
+        ]
         inputs = ["raw.requests"] if table.startswith("staging.") else []
         yield spec(table, shape.description, inputs, columns, shape.by_day, {"parquet"})
     for model in models.order:
@@ -84,34 +112,56 @@ def asset_specs(models: Models) -> Iterator[dg.AssetSpec]:
         columns = [(name, types[name], model.documentation.get(name)) for name in model.columns]
         inputs = sorted({MANIFESTS.get(name, name) for name in model.inputs} - {model.name})
         kinds = {"duckdb", "view"} if model.is_view else {"duckdb", "parquet"}
-        yield spec(model.name, model.description, inputs, columns, models.is_by_day(model.name), kinds)
+        yield spec(
+            model.name, model.description, inputs, columns, models.is_by_day(model.name), kinds
+        )
     for name, export in EXPORTS.items():
         yield spec(
-            f"exports.{name}", f"Files of {export.table} for elsewhere.", [export.table], [], True, {"csv"}
+            f"exports.{name}",
+            f"Files of {export.table} for elsewhere.",
+            [export.table],
+            [],
+            True,
+            {"csv"},
         )
     answers = [model.name for model in models.order if model.name.startswith("marts.")]
     yield spec(
-        "exports.warehouse", "warehouse.duckdb: what is published, as one file.", answers, [], False, {"duckdb"}
+        "exports.warehouse",
+        "warehouse.duckdb: what is published, as one file.",
+        answers,
+        [],
+        False,
+        {"duckdb"},
     )
     for sink in contents.sinks():
         yield spec(
-            f"exports.alerts_{sink}", f"Budget alerts by {sink}, each transition once.",
-            ["marts.budget_alerts"], [], False, {sink},
+            f"exports.alerts_{sink}",
+            f"Budget alerts by {sink}, each transition once.",
+            ["marts.budget_alerts"],
+            [],
+            False,
+            {sink},
         )
 
 
 def check_specs(models: Models) -> Iterator[dg.AssetCheckSpec]:
-    """The grain of every stored table, and every claim of `sql/checks`; all but warnings block publishing."""
+    """The grain of every stored table, and every claim of `sql/checks`; all but warnings block
+    publishing.
+    """
     for model in models.order:
         if not model.is_view or model.name == "staging.requests":
             yield dg.AssetCheckSpec(
-                "grain", asset=asset_key(model.name), blocking=True,
+                "grain",
+                asset=asset_key(model.name),
+                blocking=True,
                 description=f"One row for each {', '.join(model.grain)}.",
             )
     for name, claim in models.claims.items():
         yield dg.AssetCheckSpec(
-            name.partition("__")[2], asset=asset_key(claim_table(models, name)),
-            blocking=not claim.is_warning, description=claim.description,
+            name.partition("__")[2],
+            asset=asset_key(claim_table(models, name)),
+            blocking=not claim.is_warning,
+            description=claim.description,
         )
 
 
@@ -141,35 +191,68 @@ def night(context: dg.AssetExecutionContext) -> Iterator[Any]:
     elif context.has_partition_key:
         forced = parse_day(context.partition_key), parse_day(context.partition_key)
     settings = settings_here()
+    fail_the_dead(context)
     work = Night(
         settings=settings,
         clock=clock,
         models=MODELS,
         sources=contents.sources(),
         sinks=contents.sinks(),
-        forced=(lambda day: day is not None and forced[0] <= day <= forced[1]) if forced else (lambda _: False),
+        forced=(lambda day: day is not None and forced[0] <= day <= forced[1])
+        if forced
+        else (lambda _: False),
         everything=EVERYTHING in tags,
         wait_seconds=float(tags.get(WAIT, 60)),
         started_by=tags.get(STARTED_BY, "dagster"),
     )
-    for event in in_background(work.run()):
-        show(context, event)
-        for listener in LISTENERS:
-            listener(event)
+    with history.quick(context.instance):
+        for events in in_background(work.run()):
+            with history.together(context.instance):
+                for event in events:
+                    show(context, event)
     yield from ()
 
 
-LISTENERS: list[Callable[[Any], None]] = []  # the command line's progress, when it is what started the night
+def fail_the_dead(context: dg.AssetExecutionContext) -> None:
+    """Marks runs as failed whose process is no more: a killed night never got to say so itself."""
+    context.instance.add_run_tags(context.run_id, {PROCESS: str(os.getpid())})
+    running = context.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+    for run in running:
+        process = run.tags.get(PROCESS)
+        if run.run_id != context.run_id and process and not is_alive(int(process)):
+            context.instance.report_run_failed(
+                run, f"Its process, {process}, ended without a word."
+            )
 
 
-def in_background(events: Iterator[Any]) -> Iterator[Any]:
-    """The same events, made by a thread of their own: DuckDB goes on while Dagster writes down what happened."""
+def is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # somebody else's, but there
+    return True
+
+
+# The command line's progress, when it is what started the night.
+LISTENERS: list[Callable[[Any], None]] = []
+GATHER_SECONDS = 0.5  # how long events wait for others, to be written down together
+
+
+def in_background(events: Iterator[Any]) -> Iterator[list[Any]]:
+    """The same events, some at a time, made by a thread of their own.
+
+    DuckDB goes on while Dagster writes down what happened.
+    """
     done = object()
     waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def produce() -> None:
         try:
             for event in events:
+                for listener in LISTENERS:
+                    listener(event)
                 waiting.put(event)
             waiting.put(done)
         except BaseException as error:  # handed to the thread that asked
@@ -177,11 +260,23 @@ def in_background(events: Iterator[Any]) -> Iterator[Any]:
 
     thread = threading.Thread(target=produce, name="night")
     thread.start()
-    while (event := waiting.get()) is not done:
-        if isinstance(event, BaseException):
+    last: Any = None
+    while last is not done:
+        some = [waiting.get()]
+        until = time.monotonic() + GATHER_SECONDS
+        while some[-1] is not done and not isinstance(some[-1], BaseException):
+            try:
+                some.append(waiting.get(timeout=max(0.0, until - time.monotonic())))
+            except queue.Empty:
+                break
+        last = some[-1]
+        if last is done or isinstance(last, BaseException):
+            some.pop()
+        if some:
+            yield some
+        if isinstance(last, BaseException):
             thread.join()
-            raise event
-        yield event
+            raise last
     thread.join()
 
 
@@ -196,10 +291,14 @@ def show(context: dg.AssetExecutionContext, event: Any) -> None:
             metadata |= {"credits": float(event.credits), "credits_exact": event.credits}
         context.log_event(
             dg.AssetMaterialization(
-                asset_key(event.table), partition=str(event.day) if event.day else None, metadata=metadata
+                asset_key(event.table),
+                partition=str(event.day) if event.day else None,
+                metadata=metadata,
             )
         )
     elif isinstance(event, Checked):
+        if not event.is_news and not context.selected_asset_check_keys:
+            return  # it stands as it was said when it last changed
         name = "grain" if event.claim == "grain" else event.claim.partition("__")[2]
         context.log_event(
             dg.AssetCheckEvaluation(
@@ -207,7 +306,9 @@ def show(context: dg.AssetExecutionContext, event: Any) -> None:
                 check_name=name,
                 passed=event.passed,
                 metadata={"found": dg.MetadataValue.text(event.found)} if event.found else {},
-                severity=dg.AssetCheckSeverity.WARN if event.is_warning else dg.AssetCheckSeverity.ERROR,
+                severity=dg.AssetCheckSeverity.WARN
+                if event.is_warning
+                else dg.AssetCheckSeverity.ERROR,
                 blocking=not event.is_warning,
             )
         )
@@ -227,7 +328,9 @@ def show(context: dg.AssetExecutionContext, event: Any) -> None:
 
 nightly = dg.define_asset_job(
     "nightly",
-    selection=dg.AssetSelection.all(),
+    # The night says what it checked; planning every check beforehand would cost a quiet night a
+    # second.
+    selection=dg.AssetSelection.all() - dg.AssetSelection.all_asset_checks(),
     description="One night: everything that is new, audited together and published together.",
     executor_def=dg.in_process_executor,
     tags={"dagster/max_retries": "1"},
@@ -243,7 +346,9 @@ nightly = dg.define_asset_job(
 )
 def every_night(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     as_of: datetime = context.scheduled_execution_time
-    return dg.RunRequest(run_key=as_of.isoformat(), tags={AS_OF: as_of.isoformat(), STARTED_BY: "schedule"})
+    return dg.RunRequest(
+        run_key=as_of.isoformat(), tags={AS_OF: as_of.isoformat(), STARTED_BY: "schedule"}
+    )
 
 
 defs = dg.Definitions(

@@ -220,7 +220,7 @@ class Models:
 
     def content(self, draft: Draft, table: str, day: date) -> str:
         """A hash of what a table holds of a day."""
-        parts: list[object] = [self._view_logic(table)] if table in self.models and self.models[table].is_view else []
+        parts: list[object] = [self.view_logic(table)] if table in self.models and self.models[table].is_view else []
         for base in self.stored_inputs(table):
             partitions = draft.partitions(base)
             keys = [str(day)] if self.is_by_day(base) else sorted(partitions)
@@ -239,7 +239,7 @@ class Models:
             window = self.window(draft, statement, table, day, clock)
             parts.append(table)
             if table in self.models and self.models[table].is_view:
-                parts.append(self._view_logic(table))
+                parts.append(self.view_logic(table))
             for base in self.stored_inputs(table):
                 partitions = draft.partitions(base)
                 keys = (
@@ -250,10 +250,11 @@ class Models:
                 parts += [f"{key}:{partitions[key].content}" for key in keys if key in partitions]
         return digest(parts)
 
-    def _view_logic(self, table: str) -> str:
+    def view_logic(self, table: str) -> str:
+        """What a view says, with the views it reads: it has no object whose hash could tell."""
         model = self.models[table]
         return model.logic + "".join(
-            self._view_logic(name)
+            self.view_logic(name)
             for name in model.inputs
             if name in self.models and self.models[name].is_view
         )

@@ -23,7 +23,7 @@ from pipelines import warehouse
 from pipelines.calendar import Clock, utc_now
 from pipelines.models import Models, Statement
 from pipelines.settings import Settings
-from pipelines.store import Draft, Snapshot, Store, arrow_table, write_whole
+from pipelines.store import Draft, Snapshot, Store, arrow_table, digest, write_whole
 
 
 class NightFailed(RuntimeError):
@@ -50,13 +50,14 @@ class Built:
 
 @dataclass(frozen=True)
 class Checked:
-    """A claim about a table was checked; `found` says what broke it."""
+    """A claim about a table was checked; `found` says what broke it. Not news: nothing it reads has changed since."""
 
     table: str
     claim: str
     passed: bool
     is_warning: bool
     found: str = ""
+    is_news: bool = True
 
 
 @dataclass(frozen=True)
@@ -115,14 +116,15 @@ class Night:
             journal.end("published" if journal.snapshot_id else "nothing new", "")
 
     def _work(self, store: Store, draft: Draft, journal: "NightJournal") -> Iterator[Event]:
+        outbox.arm(self.sinks, self.settings.alerts.sinks)  # a mistaken sink is said before the work
         yield Started("land")
         yield from self._land(draft)
         yield Started("model")
         adopt_journals(draft)
         yield from self._model(draft)
+        yield Started("audit")
+        yield from self._audit(draft)
         if draft.is_changed:
-            yield Started("audit")
-            yield from self._audit(draft)
             yield Started("publish")
             yield Published(self._publish(draft, journal))
         yield from self._derive(store)
@@ -209,11 +211,21 @@ class Night:
                 for key, partition in draft.partitions(base).items()
                 if published.get(base, {}).get(key) != partition
             }
-            if not changed or (model.is_view and model.name != "staging.requests"):
+            if model.is_view and model.name != "staging.requests":
                 continue
-            by_day = self.models.is_by_day(model.name)
-            days = sorted(date.fromisoformat(key) for key in changed if key) if by_day else None
-            yield self._grain(draft, model, days)
+            # A view has no object that changes when its SQL does: every day of it is audited again.
+            logic = digest([self.models.view_logic(model.name)]) if model.is_view else ""
+            is_new_view = model.is_view and draft.checks.get(f"{model.name}__grain") != logic
+            if not changed and not is_new_view:  # audited by the night that published it
+                yield Checked(model.name, "grain", True, False, is_news=False)
+                continue
+            days = None
+            if self.models.is_by_day(model.name) and not is_new_view:
+                days = sorted(date.fromisoformat(key) for key in changed if key)
+            checked = self._grain(draft, model, days)
+            if model.is_view and checked.passed:
+                draft.checks[f"{model.name}__grain"] = logic
+            yield checked
 
     def _grain(self, draft: Draft, model: Statement, days: list[date] | None) -> Checked:
         self.models.bind(draft, model.name, days)
@@ -249,13 +261,18 @@ class Night:
         for name, claim in self.models.claims.items():
             table = claim_table(self.models, name)
             marks = self.models.fingerprint(draft, claim, None, values | self.clock.parameters(), self.clock)
-            if draft.checks.get(name) == marks:
+            known = draft.checks.get(name, "")
+            if known.partition(" ")[0] == marks:  # nothing it reads has changed since it was checked
+                yield Checked(
+                    table, name, known == marks, claim.is_warning, known.partition(" ")[2], is_news=False
+                )
                 continue
             rows = self.models.query(draft, claim, self.clock, values, None)
             passed = not rows
+            found = "" if passed else _broken(rows[0])
             if passed or claim.is_warning:
-                draft.checks[name] = marks
-            yield Checked(table, name, passed, claim.is_warning, _broken(rows[0]) if rows else "")
+                draft.checks[name] = marks if passed else f"{marks} {found}"
+            yield Checked(table, name, passed, claim.is_warning, found)
 
     def _publish(self, draft: Draft, journal: "NightJournal") -> Snapshot:
         journal.now("published")

@@ -1,4 +1,6 @@
-"""What is published, for the commands that show it: `warehouse.duckdb`, attached read-only, and the usage of local days."""
+"""What is published, for the commands that show it: `warehouse.duckdb`, attached read-only, and the
+usage of local days.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +19,10 @@ QUARTER = timedelta(minutes=15)
 
 GROUPS = {
     "model": ("model", ""),
-    "key": ("usage.workspace_id, api_key_id, keys.name as key_name", "left join staging.keys as keys using (api_key_id)"),
+    "key": (
+        "usage.workspace_id, api_key_id, keys.name as key_name",
+        "left join staging.keys as keys using (api_key_id)",
+    ),
     "member": (
         "usage.workspace_id, member_id, members.name as member_name",
         "left join staging.members as members using (workspace_id, member_id)",
@@ -29,7 +34,13 @@ GROUPS = {
     "day": ("(quarter_at at time zone 'UTC' at time zone $zone)::date as usage_date", ""),
 }
 MEASURES = (
-    "request_count", "error_count", "fallback_count", "prompt_tokens", "completion_tokens", "total_tokens", "credits",
+    "request_count",
+    "error_count",
+    "fallback_count",
+    "prompt_tokens",
+    "completion_tokens",
+    "total_tokens",
+    "credits",
 )
 
 
@@ -55,13 +66,22 @@ class Reader:
         """A workspace's zone; UTC where workspaces mix or it states none."""
         if workspace_id is None:
             return "UTC"
-        found = self.rows("select time_zone from staging.workspaces where workspace_id = $id", id=workspace_id)
+        found = self.rows(
+            "select time_zone from staging.workspaces where workspace_id = $id", id=workspace_id
+        )
         return str(found[0]["time_zone"] or "UTC") if found else "UTC"
 
     def usage(
-        self, group_by: str, start: datetime, end: datetime, zone: str, workspace_id: str | None = None
+        self,
+        group_by: str,
+        start: datetime,
+        end: datetime,
+        zone: str,
+        workspace_id: str | None = None,
     ) -> list[dict[str, Any]]:
-        """Usage of `start` ≤ quarter < `end` (UTC instants), grouped; the sum over groups is the sum of the quarters."""
+        """Usage of `start` ≤ quarter < `end` (UTC instants), grouped; the sum over groups is the
+        sum of the quarters.
+        """
         columns, join = GROUPS[group_by]
         parameters: dict[str, Any] = {"start": start, "end": end}
         if "$zone" in columns:
@@ -71,7 +91,8 @@ class Reader:
             where = "and usage.workspace_id = $workspace"
             parameters["workspace"] = workspace_id
         measures = ", ".join(
-            f"sum({name})::{'decimal(38, 9)' if name == 'credits' else 'bigint'} as {name}" for name in MEASURES
+            f"sum({name})::{'decimal(38, 9)' if name == 'credits' else 'bigint'} as {name}"
+            for name in MEASURES
         )
         order = "usage_date" if group_by == "day" else "credits desc, all"
         order = "1" if group_by == "day" else "credits desc, 1, 2"
@@ -96,7 +117,9 @@ def local_days(first: date, last: date, zone: str) -> tuple[datetime, datetime]:
 
 
 def last_window(text: str, as_of: datetime, zone: str) -> tuple[datetime, datetime]:
-    """`24h`: the 96 quarters that end with the one before as-of. `7d`, `30d`: local days, today included."""
+    """`24h`: the 96 quarters that end with the one before as-of. `7d`, `30d`: local days, today
+    included.
+    """
     moment = as_of - timedelta(microseconds=1)
     if text == "24h":
         whole = datetime.combine(moment.date(), time())

@@ -1,6 +1,8 @@
-"""How results look: one list of rows as a table for people, as CSV, or as JSON (contract, "Command line").
+"""How results look: one list of rows as a table for people, as CSV, or as JSON (contract, "Command
+line").
 
-Decimals are text in JSON and never lose a digit; tables go to standard output, progress and warnings to standard error.
+Decimals are text in JSON and never lose a digit; tables go to standard output, progress and
+warnings to standard error.
 """
 
 import csv
@@ -29,13 +31,40 @@ def _console(*, stderr: bool = False) -> Console:
 out = _console()
 err = _console(stderr=True)
 
-EXPONENTS = {code: 0 for code in "bif clp djf gnf jpy kmf krw mga pyg rwf vnd vuv xaf xof xpf".split()}
-EXPONENTS |= {code: 3 for code in "bhd jod kwd omr tnd".split()}
+EXPONENTS = dict.fromkeys(
+    [
+        "bif",
+        "clp",
+        "djf",
+        "gnf",
+        "jpy",
+        "kmf",
+        "krw",
+        "mga",
+        "pyg",
+        "rwf",
+        "vnd",
+        "vuv",
+        "xaf",
+        "xof",
+        "xpf",
+    ],
+    0,
+)
+EXPONENTS |= dict.fromkeys(["bhd", "jod", "kwd", "omr", "tnd"], 3)
 
 VERDICT_STYLES = {
-    "agrees": "green", "waits": "yellow", "needs_person": "bold red",
-    "open": "bold red", "escalated": "bold red", "closed": "dim", "acknowledged": "yellow",
-    "paid": "green", "void": "dim", "uncollectible": "red", "draft": "dim",
+    "agrees": "green",
+    "waits": "yellow",
+    "needs_person": "bold red",
+    "open": "bold red",
+    "escalated": "bold red",
+    "closed": "dim",
+    "acknowledged": "yellow",
+    "paid": "green",
+    "void": "dim",
+    "uncollectible": "red",
+    "draft": "dim",
 }
 
 
@@ -60,10 +89,17 @@ def show(
     labels: Mapping[str, str] | None = None,
     nothing: str = "Nothing to show.",
 ) -> None:
-    """Prints rows in the form asked for. `columns`: which of them a table shows; `totals`: which it sums in a last line."""
+    """Prints rows in the form asked for. `columns`: which of them a table shows; `totals`: which it
+    sums in a last line.
+    """
     if form == "json":
         sys.stdout.write(
-            json.dumps([{k: plain(v) for k, v in row.items()} for row in rows], indent=2, ensure_ascii=False) + "\n"
+            json.dumps(
+                [{k: plain(v) for k, v in row.items()} for row in rows],
+                indent=2,
+                ensure_ascii=False,
+            )
+            + "\n"
         )
     elif form == "csv":
         names = list(rows[0]) if rows else list(columns or ())
@@ -85,7 +121,9 @@ def as_table(
     totals: Sequence[str] = (),
     labels: Mapping[str, str] | None = None,
 ) -> Table:
-    """Rows as a table of the terminal's width: numbers to the right with thousands set apart, null as a dot."""
+    """Rows as a table of the terminal's width: numbers to the right with thousands set apart, null
+    as a dot.
+    """
     names = list(columns or rows[0])
     table = Table(
         title=title or None,
@@ -156,8 +194,12 @@ def cell(name: str, value: Any, row: Mapping[str, Any]) -> Text:
 
 
 def number(value: Any) -> str:
-    """A number for reading: thousands set apart, two places; small ones keep two digits that count. CSV and JSON are exact."""
-    if isinstance(value, int) or (isinstance(value, Decimal) and value == value.to_integral_value()):
+    """A number for reading: thousands set apart, two places; small ones keep two digits that count.
+    CSV and JSON are exact.
+    """
+    if isinstance(value, int) or (
+        isinstance(value, Decimal) and value == value.to_integral_value()
+    ):
         return f"{int(value):,}"
     if abs(value) >= Decimal("0.01"):
         return f"{value:,.2f}"

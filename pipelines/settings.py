@@ -1,6 +1,8 @@
-"""`meterhouse.toml`, with environment variables over it: what a person may set, with its default and its meaning.
+"""`meterhouse.toml`, with environment variables over it: what a person may set, with its default
+and its meaning.
 
-Secrets are read from the environment only. An unknown setting is an error that names the nearest known one.
+Secrets are read from the environment only. An unknown setting is an error that names the nearest
+known one.
 Relative paths are relative to the file. Contract, "Settings".
 """
 
@@ -73,7 +75,9 @@ class EmailSink(Section):
 
 
 class Alerts(Section):
-    """What is out of range, and the sinks told of it: each `[alerts.<sink>]` is a file `exports/alerts/<sink>.py`."""
+    """What is out of range, and the sinks told of it: each `[alerts.<sink>]` is a file
+    `exports/alerts/<sink>.py`.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -92,7 +96,9 @@ class Alerts(Section):
 
 
 class Exports(Section):
-    """Where the night puts files for elsewhere, and which: usage_by_model, usage_by_key, usage_by_member, usage, requests."""
+    """Where the night puts files for elsewhere, and which: usage_by_model, usage_by_key,
+    usage_by_member, usage, requests.
+    """
 
     location: str = "data/exports"
     nightly: list[str] = ["usage_by_model", "usage_by_key", "usage_by_member"]
@@ -107,7 +113,7 @@ class Settings(Section):
     reconciliation: Reconciliation = Reconciliation()
     alerts: Alerts = Alerts()
     exports: Exports = Exports()
-    folder: Path = Path(".")
+    folder: Path = Path()
 
     def path(self, location: str) -> Path:
         """A location of the settings as a path; relative ones are relative to `meterhouse.toml`."""

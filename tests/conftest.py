@@ -24,10 +24,13 @@ def models() -> Models:
 
 @pytest.fixture
 def run_model(models: Models) -> Callable[..., list[dict[str, Any]]]:
-    """`run_model("marts.x", {"staging.y": rows}, day=…, as_of=…, alerts_floor_credits=…)` gives the model's rows, in grain order.
+    """`run_model("marts.x", {"staging.y": rows}, day=…, as_of=…, alerts_floor_credits=…)` gives the
+    model's rows, in grain order.
 
-    Inputs not named are empty; a row may leave columns out (null). Other keywords are `$parameters`.
+    Inputs not named are empty; a row may leave columns out (null). Other keywords are
+    `$parameters`.
     """
+
     def run(
         table: str,
         inputs: Mapping[str, Rows],
@@ -42,15 +45,15 @@ def run_model(models: Models) -> Callable[..., list[dict[str, Any]]]:
         connection = connect()
         for name in statement.inputs:
             types = models.types(name)
-            connection.execute(
-                f"create table {name} as {empty_select(types)}"
-            )
+            connection.execute(f"create table {name} as {empty_select(types)}")
             for row in inputs.get(name, []):
                 missing = set(row) - set(types)
                 assert not missing, f"{name} has no column {missing}"
                 columns = ", ".join(row)
                 marks = ", ".join("?" for _ in row)
-                connection.execute(f"insert into {name} ({columns}) values ({marks})", list(row.values()))
+                connection.execute(
+                    f"insert into {name} ({columns}) values ({marks})", list(row.values())
+                )
         end = as_of or datetime.combine(day or date(2026, 11, 20), datetime.min.time())
         clock = Clock(as_of=end, arrived_at=end) if as_of else Clock.at(day=day or end.date())
         values = Settings().parameters() | clock.parameters(day) | parameters
@@ -69,9 +72,9 @@ def run_model(models: Models) -> Callable[..., list[dict[str, Any]]]:
 
 @pytest.fixture
 def shared() -> Path:
-    """The folder of real data beside the checkout; a test that needs it is skipped, saying so, where it is absent."""
+    """The folder of real data beside the checkout; a test that needs it is skipped, saying so,
+    where it is absent.
+    """
     if not SHARED.is_dir():
         pytest.skip("needs ../shared, which is not there")
     return SHARED
-
-

@@ -1,6 +1,8 @@
-"""`make demo`: a simulated gateway with its Stripe, a real night over it, and what a user came for, on one screen.
+"""`make demo`: a simulated gateway with its Stripe, a real night over it, and what a user came for,
+on one screen.
 
-The night is the shipped one: the command line starts it, Stripe is read through the SDK from a local server.
+The night is the shipped one: the command line starts it, Stripe is read through the SDK from a
+local server.
 """
 
 import json
@@ -34,7 +36,8 @@ def main() -> int:
     last_day = utc_now().date() - DAY
     truth = simulated(last_day)
     out.print(
-        f"[bold]Meterhouse demo[/] · a simulated gateway, {truth['first_day']} to {truth['last_day']}, "
+        f"[bold]Meterhouse demo[/] · a simulated gateway, {truth['first_day']} to "
+        f"{truth['last_day']}, "
         f"{number(truth['total']['request_count'])} requests, seed {SEED}"
     )
     night_began = time.monotonic()
@@ -44,15 +47,28 @@ def main() -> int:
             "METERHOUSE_STRIPE_API_KEY": "rk_live_demo",
         }
         night = subprocess.run(
-            [sys.executable, "-m", "pipelines.cli", "--config", str(FOLDER / "meterhouse.toml"),
-             "nightly", "--date", str(last_day)],
-            env=environment, check=False,
+            [
+                sys.executable,
+                "-m",
+                "pipelines.cli",
+                "--config",
+                str(FOLDER / "meterhouse.toml"),
+                "nightly",
+                "--date",
+                str(last_day),
+            ],
+            env=environment,
+            check=False,
         )
     night_seconds = time.monotonic() - night_began
     if night.returncode:
         return night.returncode
     show_all(truth)
-    out.print(f"\n[dim]The night took {night_seconds:.1f} s, the whole demo {time.monotonic() - began:.1f} s.[/]")
+    out.print(
+        f"\n[dim]The night took {night_seconds:.1f} s, "
+        f"the whole demo {time.monotonic() - began:.1f} "
+        f"s.[/]"
+    )
     return 0
 
 
@@ -75,25 +91,67 @@ def heading(text: str) -> None:
 
 
 def show_all(truth: dict[str, Any]) -> None:
-    """What a user came for: the views, the reconciliation, the alerts, where everything lies, what to try next."""
+    """What a user came for: the views, the reconciliation, the alerts, where everything lies, what
+    to try next.
+    """
     settings = load(FOLDER / "meterhouse.toml")
     with published(settings.root) as reader:
         as_of = reader.as_of
         heading("Where every workspace stands")
-        show_overview(reader.rows("select * from marts.usage_overview order by workspace_id nulls last"), "table", as_of)
+        show_overview(
+            reader.rows("select * from marts.usage_overview order by workspace_id nulls last"),
+            "table",
+            as_of,
+        )
         start, end = last_window("30d", as_of, "UTC")
         heading("What was used, last 30 days (UTC)")
         for group, columns in (
-            ("model", ["model", "request_count", "error_count", "fallback_count", "total_tokens", "credits"]),
-            ("key", ["key_name", "workspace_id", "request_count", "error_count", "total_tokens", "credits"]),
-            ("member", ["member_name", "workspace_id", "request_count", "error_count", "total_tokens", "credits"]),
+            (
+                "model",
+                [
+                    "model",
+                    "request_count",
+                    "error_count",
+                    "fallback_count",
+                    "total_tokens",
+                    "credits",
+                ],
+            ),
+            (
+                "key",
+                [
+                    "key_name",
+                    "workspace_id",
+                    "request_count",
+                    "error_count",
+                    "total_tokens",
+                    "credits",
+                ],
+            ),
+            (
+                "member",
+                [
+                    "member_name",
+                    "workspace_id",
+                    "request_count",
+                    "error_count",
+                    "total_tokens",
+                    "credits",
+                ],
+            ),
         ):
             rows = reader.usage(group, start, end, "UTC")
-            totals = [name for name in columns if name in ("request_count", "error_count", "fallback_count", "total_tokens", "credits")]
+            totals = [
+                name
+                for name in columns
+                if name
+                in ("request_count", "error_count", "fallback_count", "total_tokens", "credits")
+            ]
             show(rows, "table", title=f"By {group}", columns=columns, totals=totals)
         heading("Does the money agree?")
         items = reader.rows(
-            "select * from marts.invoice_reconciliation order by case standing when 'needs_person' then 0 "
+            "select * from marts.invoice_reconciliation order by case standing when "
+            "'needs_person' then 0 "
             "when 'waits' then 1 else 2 end, age_days desc nulls last, item_id"
         )
         show_reconciliation(items, "table", everything=False)
@@ -103,7 +161,13 @@ def show_all(truth: dict[str, Any]) -> None:
         show_alerts(alerts, "table")
         planted_incidents(truth, alerts)
         heading("Does everything agree?")
-        agreement(truth, reader.rows("select stage, sum(request_count)::bigint as request_count, sum(credits) as credits, bool_and(agrees) as agrees from marts.conservation group by 1"))
+        agreement(
+            truth,
+            reader.rows(
+                "select stage, sum(request_count)::bigint as request_count, sum(credits) as "
+                "credits, bool_and(agrees) as agrees from marts.conservation group by 1"
+            ),
+        )
     next_steps(settings.root)
 
 
@@ -114,20 +178,33 @@ def planted_statuses(truth: dict[str, Any], items: list[dict[str, Any]]) -> None
     planted = [row for row in truth["reconciliation"] if row["case"] != "plain"]
     caught = sum(found.get(row["item_id"]) == row["status"] for row in planted)
     mark = "[green]✓[/]" if right == len(stated) == len(found) else "[red]✗[/]"
-    out.print(f"{mark} {caught} of {len(planted)} planted cases found, each in its planted status; {right} of {len(stated)} items are right.")
+    out.print(
+        f"{mark} {caught} of {len(planted)} planted cases found, each in its planted status; "
+        f"{right} of {len(stated)} items are right."
+    )
 
 
 def planted_incidents(truth: dict[str, Any], alerts: list[dict[str, Any]]) -> None:
-    told = {(row["scope"], row["subject_id"]) for row in alerts if row["state"] in ("open", "escalated")}
+    told = {
+        (row["scope"], row["subject_id"]) for row in alerts if row["state"] in ("open", "escalated")
+    }
     for incident in truth["incidents"]:
         found = ("key", incident["api_key_id"]) in told
         what = incident["kind"].replace("_", " ")
-        out.print(f"{'[green]✓[/]' if found else '[red]✗[/]'} the planted {what} on {incident['key_name']} was {'found' if found else 'missed'}.")
+        out.print(
+            f"{'[green]✓[/]' if found else '[red]✗[/]'} the planted {what} on "
+            f"{incident['key_name']} was {'found' if found else 'missed'}."
+        )
 
 
 STAGES = {
-    "raw": "landed", "staging": "requests", "by_model": "by model", "by_key": "by key", "by_member": "by member",
-    "ledger": "ledger", "export": "exported",
+    "raw": "landed",
+    "staging": "requests",
+    "by_model": "by model",
+    "by_key": "by key",
+    "by_member": "by member",
+    "ledger": "ledger",
+    "export": "exported",
 }
 
 

@@ -1,13 +1,18 @@
 -- What landing counted, object by object, is what the files of raw.requests hold.
-with
-counted as (
-    select coalesce(sum(landed_count), 0) as request_count, coalesce(sum(credits), 0) as credits
+with counted as (
+    select
+        coalesce(sum(landed_count), 0) as request_count,
+        coalesce(sum(credits), 0) as credits,
     from raw.source_objects
 ),
+
 stored as (
-    select coalesce(sum(row_count), 0) as request_count, coalesce(sum(credits), 0) as credits
+    select
+        coalesce(sum(row_count), 0) as request_count,
+        coalesce(sum(credits), 0) as credits,
     from raw.request_manifest
 )
+
 select
     null::date as usage_date,
     'raw.requests' as table_name,

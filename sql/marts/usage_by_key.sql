@@ -2,17 +2,17 @@
 --
 -- grain: usage_date, workspace_id?, api_key_id?
 select
-    usage_date,
+    usage_date,  -- the UTC day
     usage.workspace_id,  -- null: unassigned
     api_key_id,  -- null: unassigned
     any_value(keys.name) as key_name,  -- from the directory; a deleted key keeps it
-    sum(request_count)::bigint as request_count,
+    sum(request_count)::bigint as request_count,  -- failed ones too
     sum(error_count)::bigint as error_count,  -- status ≥ 400 or an error code
     sum(fallback_count)::bigint as fallback_count,  -- another model served
     sum(prompt_tokens)::bigint as prompt_tokens,
     sum(completion_tokens)::bigint as completion_tokens,
     sum(total_tokens)::bigint as total_tokens,
-    sum(credits) as credits,
+    sum(credits) as credits,  -- exact
 from marts.usage_quarter_hourly as usage
 left join staging.keys as keys using (api_key_id)
 where usage_date = $day

@@ -2,16 +2,16 @@
 --
 -- grain: usage_date, workspace_id?, model?
 select
-    usage_date,
+    usage_date,  -- the UTC day
     workspace_id,  -- null: unassigned
     model,  -- what served the calls; null when nothing did
-    sum(request_count)::bigint as request_count,
+    sum(request_count)::bigint as request_count,  -- failed ones too
     sum(error_count)::bigint as error_count,  -- status ≥ 400 or an error code
     sum(fallback_count)::bigint as fallback_count,  -- another model served
     sum(prompt_tokens)::bigint as prompt_tokens,
     sum(completion_tokens)::bigint as completion_tokens,
     sum(total_tokens)::bigint as total_tokens,
-    sum(credits) as credits,
+    sum(credits) as credits,  -- exact
 from marts.usage_quarter_hourly
 where usage_date = $day
 group by 1, 2, 3

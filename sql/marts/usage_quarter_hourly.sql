@@ -8,17 +8,19 @@ select
     time_bucket(interval '15 minutes', completed_at) as quarter_at,  -- UTC
     usage_date,  -- the UTC day
     workspace_id,  -- null: the source names none
-    api_key_id,
+    api_key_id,  -- null: unassigned
     member_id,  -- Playground only
     requested_model,  -- what the caller asked for, where the source says it
     model,  -- what served the call; null when nothing did
-    count(*) as request_count,
-    sum(case when status >= 400 or error_code is not null then 1 else 0 end)::bigint as error_count,  -- status ≥ 400 or an error code
-    sum(case when fallback_from is not null or fallback_depth > 0 then 1 else 0 end)::bigint as fallback_count,  -- another model served
+    count(*) as request_count,  -- failed ones too
+    sum(case when status >= 400 or error_code is not null then 1 else 0 end)::bigint
+        as error_count,  -- status ≥ 400 or an error code
+    sum(case when fallback_from is not null or fallback_depth > 0 then 1 else 0 end)::bigint
+        as fallback_count,  -- another model served
     sum(coalesce(prompt_tokens, 0))::bigint as prompt_tokens,
     sum(coalesce(completion_tokens, 0))::bigint as completion_tokens,
     sum(coalesce(total_tokens, 0))::bigint as total_tokens,
-    sum(credits) as credits,
+    sum(credits) as credits,  -- exact
 from staging.requests
 where usage_date = $day
 group by 1, 2, 3, 4, 5, 6, 7

@@ -6,7 +6,7 @@
 --
 -- grain: alert_id, sink, transition, attempted_at
 select
-    alert_id,
+    alert_id,        -- as in marts.budget_alerts
     sink,            -- the file in exports/alerts/
     transition,      -- opened, escalated or closed
     attempted_at,    -- wall clock, UTC

@@ -2,13 +2,13 @@
 --
 -- grain: object_sha256, line_number?, source
 select
-    object_sha256,
-    location,
+    object_sha256,  -- the object it stands in, as in ops.source_objects
+    location,  -- where that object was found
     line_number,  -- physical line from 1; null: the whole object
-    byte_offset,
-    byte_length,
-    line_sha256,
-    reason,
-    source,
-    arrived_at,
+    byte_offset,  -- where it begins, in unpacked bytes
+    byte_length,  -- how long it is, without its line end
+    line_sha256,  -- of its bytes: enough to find it again
+    reason,  -- why it could not be read without guessing
+    source,  -- the [[requests]] source it came by
+    arrived_at,  -- UTC
 from raw.quarantine

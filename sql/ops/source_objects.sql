@@ -1,36 +1,39 @@
--- An object of request logs, and what became of each record in it: read = accepted + folded + corroborating + duplicate + quarantined.
+-- An object of request logs, and what became of each record in it: read = accepted + folded +
+-- corroborating + duplicate + quarantined.
 --
 -- grain: object_sha256, source
 -- looks back: staging.request_contests all days, staging.request_winners all days
-with
-losers as (
+with losers as (
     select
         records.source_object as object_sha256,
         records.source_name as source,
         count(*) filter (where records.format = winners.format) as duplicate_count,
         count(*) filter (where records.format <> winners.format) as corroborating_count,
     from staging.request_contests as records
-    join staging.request_winners as winners using (gateway, request_id)
+    inner join staging.request_winners as winners using (gateway, request_id)
     where
         records.contest_date = records.usage_date
-        and (records.source_object, records.source_line) <> (winners.source_object, winners.source_line)
+        and (records.source_object, records.source_line)
+        <> (winners.source_object, winners.source_line)
     group by 1, 2
 )
+
 select
     object_sha256,  -- of the unpacked bytes, or of the raw ones where they can't be unpacked
-    objects.source,
+    objects.source,  -- the [[requests]] source it came by
     location,  -- where it was first found
     arrived_at,  -- UTC
-    read_count,
-    landed_count - coalesce(duplicate_count, 0) - coalesce(corroborating_count, 0) as accepted_count,
-    folded_count,
-    coalesce(corroborating_count, 0) as corroborating_count,
-    coalesce(duplicate_count, 0) as duplicate_count,
-    quarantined_count,
+    read_count,  -- records in it
+    landed_count - coalesce(duplicate_count, 0) - coalesce(corroborating_count, 0)
+        as accepted_count,  -- records that stand for their requests
+    folded_count,  -- attempts that belong to another record
+    coalesce(corroborating_count, 0) as corroborating_count,  -- of lower formats
+    coalesce(duplicate_count, 0) as duplicate_count,  -- of the same format
+    quarantined_count,  -- set aside: see ops.quarantine
     rounded_count,  -- records whose money was rounded to nine places
     credits,  -- of the landed records
-    first_at,
-    last_at,
+    first_at,  -- the earliest completed_at in it, UTC
+    last_at,  -- the latest
     refused,  -- why the whole object was quarantined
 from raw.source_objects as objects
 left join losers using (object_sha256, source)

@@ -13,4 +13,7 @@ select
     sensitivity,
     recipients,
 from raw.budgets
-qualify row_number() over (partition by budget_id order by arrived_at desc, source_object, source_line desc) = 1
+qualify row_number() over (
+    partition by budget_id
+    order by arrived_at desc, source_object, source_line desc
+) = 1

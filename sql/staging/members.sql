@@ -7,5 +7,6 @@ select
     name,
 from raw.members
 qualify row_number() over (
-    partition by workspace_id, member_id order by arrived_at desc, source_object, source_line desc
+    partition by workspace_id, member_id
+    order by arrived_at desc, source_object, source_line desc
 ) = 1

@@ -1,24 +1,33 @@
 -- How many requests and credits a UTC day has in raw and in staging.
 --
--- `raw` is what landing wrote, by the objects' own manifest, with a contested request counted once, as its winner.
+-- `raw` is what landing wrote, by the objects' own manifest, with a contested request counted once,
+-- as its winner.
 --
 -- grain: usage_date, stage
-with
-contested as (
-    select count(*) as request_count, coalesce(sum(credits), 0) as credits
+with contested as (
+    select
+        count(*) as request_count,
+        coalesce(sum(credits), 0) as credits,
     from staging.request_contests
     where contest_date = $day and usage_date = $day
 ),
+
 won as (
-    select count(*) as request_count, coalesce(sum(credits), 0) as credits
+    select
+        count(*) as request_count,
+        coalesce(sum(credits), 0) as credits,
     from staging.request_winners
     where usage_date = $day
 ),
+
 stored as (
-    select coalesce(sum(row_count), 0) as request_count, coalesce(sum(credits), 0) as credits
+    select
+        coalesce(sum(row_count), 0) as request_count,
+        coalesce(sum(credits), 0) as credits,
     from raw.request_manifest
     where usage_date = $day
 )
+
 select
     $day::date as usage_date,
     'raw' as stage,
@@ -26,6 +35,10 @@ select
     (stored.credits - contested.credits + won.credits)::decimal(38, 9) as credits,
 from stored, contested, won
 union all
-select $day::date, 'staging', count(*), coalesce(sum(credits), 0)::decimal(38, 9)
+select
+    $day::date as usage_date,
+    'staging' as stage,
+    count(*) as request_count,
+    coalesce(sum(credits), 0)::decimal(38, 9) as credits,
 from staging.requests
 where usage_date = $day

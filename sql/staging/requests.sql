@@ -1,26 +1,29 @@
 -- A request: the record that speaks for it, with the workspace it belongs to.
 --
--- A day's records less those of contested requests, and the winners of the contests. A view: the request grain is written once.
+-- A day's records less those of contested requests, and the winners of the contests. A view: the
+-- request grain is written once.
 --
 -- kind: view
 -- grain: gateway, request_id
-with
-records as (
+with records as (
     select
-        gateway, source_name, format, request_id, completed_at, usage_date, workspace_id, source_workspace_id, api_key_id,
-        member_id, source, requested_model, model, fallback_from, fallback_depth, status, error_code, is_streamed,
-        prompt_tokens, completion_tokens, total_tokens, credits, latency_ms, gateway_in_at, provider_in_at, provider_out_at,
+        gateway, source_name, format, request_id, completed_at, usage_date, workspace_id,
+        source_workspace_id, api_key_id, member_id, source, requested_model, model, fallback_from,
+        fallback_depth, status, error_code, is_streamed, prompt_tokens, completion_tokens,
+        total_tokens, credits, latency_ms, gateway_in_at, provider_in_at, provider_out_at,
         gateway_out_at, source_object, source_line,
     from raw.requests
     anti join staging.request_contests using (gateway, request_id, usage_date)
     union all
     select
-        gateway, source_name, format, request_id, completed_at, usage_date, workspace_id, source_workspace_id, api_key_id,
-        member_id, source, requested_model, model, fallback_from, fallback_depth, status, error_code, is_streamed,
-        prompt_tokens, completion_tokens, total_tokens, credits, latency_ms, gateway_in_at, provider_in_at, provider_out_at,
+        gateway, source_name, format, request_id, completed_at, usage_date, workspace_id,
+        source_workspace_id, api_key_id, member_id, source, requested_model, model, fallback_from,
+        fallback_depth, status, error_code, is_streamed, prompt_tokens, completion_tokens,
+        total_tokens, credits, latency_ms, gateway_in_at, provider_in_at, provider_out_at,
         gateway_out_at, source_object, source_line,
     from staging.request_winners
 )
+
 select
     gateway,
     source_name,

@@ -1,0 +1,189 @@
+"""How an SQL file speaks: what is read out of it, and what is refused with its name."""
+
+from collections.abc import Callable
+from datetime import date, datetime
+from pathlib import Path
+
+import pytest
+
+from pipelines.calendar import Clock
+from pipelines.models import ALL_DAYS, ModelError, Models, read_statement
+from pipelines.store import Draft, RawTable, Store
+
+RAW = {
+    "raw.events": RawTable(
+        "An event.", {"usage_date": ("date", ""), "name": ("varchar", ""), "credits": ("decimal(18,9)", "")},
+        by_day=True,
+    )
+}
+DAILY = """-- What a name spent in a day.
+--
+-- Second paragraph.
+-- grain: usage_date, name?
+select
+    usage_date,
+    name,  -- who
+    sum(credits) as credits,  -- exact
+from raw.events
+where usage_date = $day
+group by 1, 2
+"""
+RUNNING = """-- The most a name ever spent before.
+-- grain: usage_date, name
+-- looks back: marts.daily all days, marts.running 7 days
+select $day::date as usage_date, name, max(credits) as credits
+from marts.daily
+where usage_date < $day and name not in (select name from marts.running where credits < 0)
+group by 2
+"""
+TOTAL = """-- A name's total.
+-- grain: name
+select name, sum(credits) as credits
+from marts.daily
+group by 1
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Callable[..., Path]:
+    """Writes SQL files given as layer__name=text; returns their folder."""
+
+    def write(**files: str) -> Path:
+        for name, text in files.items():
+            layer, _, table = name.partition("__")
+            path = tmp_path / "sql" / layer / f"{table}.sql"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return tmp_path / "sql"
+
+    return write
+
+
+def test_everything_is_read_out_of_the_file(folder: Callable[..., Path]) -> None:
+    models = Models(RAW, folder(marts__daily=DAILY, marts__running=RUNNING))
+    daily, running = models.models["marts.daily"], models.models["marts.running"]
+
+    assert daily.description == "What a name spent in a day. Second paragraph."
+    assert daily.inputs == ("raw.events",)
+    assert daily.parameters == {"day"}
+    assert (daily.grain, daily.nullable) == (("usage_date", "name"), {"name"})
+    assert daily.documentation == {"name": "who", "credits": "exact"}
+    assert running.look_back == {"marts.daily": ALL_DAYS, "marts.running": 7}
+    assert [model.name for model in models.order] == ["marts.daily", "marts.running"]
+    assert models.types("marts.running")["credits"] == "DECIMAL(38,9)"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("select 1 as a", "says no grain"),
+        ("-- x\n-- grain: b\nselect 1 as a", "'b', which the select does not give"),
+        ("-- x\n-- grain: a\nselect 1 as a from nowhere", "'nowhere' is no CTE"),
+        ("-- x\n-- grain: a\nselect 1 as a from lake.b", "'lake.b' is in no layer"),
+        ("-- x\n-- grain: a\nselect 1 as a from raw.nothing", "which nothing makes"),
+        ("-- x\n-- grain: a\nselect from from", "not one readable select"),
+        ("-- x\n-- grain: a\n-- looks back: marts.y a week\nselect 1 as a", "should read"),
+    ],
+)
+def test_a_file_the_house_can_not_use_is_named_with_the_reason(
+    folder: Callable[..., Path], text: str, said: str
+) -> None:
+    with pytest.raises(ModelError, match=said) as error:
+        Models(RAW, folder(marts__wrong=text))
+
+    assert "wrong" in str(error.value)
+
+
+def test_models_in_a_circle_are_refused(folder: Callable[..., Path]) -> None:
+    one = "-- x\n-- grain: a\nselect a from marts.two"
+    two = "-- x\n-- grain: a\nselect a from marts.one"
+
+    with pytest.raises(ModelError, match="circle"):
+        Models(RAW, folder(marts__one=one, marts__two=two))
+
+
+class House:
+    """A store with events, and the models over it."""
+
+    def __init__(self, tmp_path: Path, folder: Path) -> None:
+        self.models = Models(RAW, folder)
+        self.store = Store(tmp_path / "root")
+        self.store.root.mkdir()
+        self.spool = tmp_path
+
+    def draft(self) -> Draft:
+        return Draft(self.store, self.spool, self.models.bind)
+
+    def build(self, draft: Draft, as_of: datetime = datetime(2026, 11, 23)) -> dict[str, list[date | None]]:
+        """Builds what is stale; the days built of each model."""
+        clock = Clock(as_of=as_of, arrived_at=as_of)
+        return {
+            model.name: [day for day, _, _ in self.models.build(draft, model, clock, {})]
+            for model in self.models.order
+        }
+
+
+def event(day: int, name: str, credits: int) -> str:
+    return f"select date '2026-11-{day}' as usage_date, '{name}' as name, {credits}::decimal(18,9) as credits"
+
+
+@pytest.fixture
+def house(tmp_path: Path, folder: Callable[..., Path]) -> House:
+    return House(tmp_path, folder(marts__daily=DAILY, marts__running=RUNNING, marts__total=TOTAL))
+
+
+def test_only_days_whose_inputs_changed_are_built_again(house: House) -> None:
+    draft = house.draft()
+    days = [date(2026, 11, day) for day in range(10, 20)]
+    for day in days:
+        draft.append("raw.events", event(day.day, "a", 1), day)
+    assert house.build(draft) == {"marts.daily": days, "marts.running": days, "marts.total": [None]}
+    assert house.build(draft) == {"marts.daily": [], "marts.running": [], "marts.total": []}
+
+    draft.append("raw.events", event(15, "b", 1), days[5])
+
+    again = house.build(draft)
+    assert again["marts.daily"] == [days[5]]
+    assert again["marts.running"][0] == days[5]  # and those after it that see it
+
+
+def test_an_unchanged_result_stops_what_stands_on_it(house: House) -> None:
+    draft = house.draft()
+    day = date(2026, 11, 10)
+    draft.append("raw.events", event(10, "a", 1), day)
+    house.build(draft)
+
+    draft.append("raw.events", event(10, "a", 0) + " where false", day)
+
+    assert house.build(draft) == {"marts.daily": [day], "marts.running": [], "marts.total": []}
+
+
+def test_days_side_by_side_are_the_bytes_of_days_one_by_one(house: House) -> None:
+    draft, one_by_one = house.draft(), house.draft()
+    for day in range(10, 20):
+        draft.append("raw.events", event(day, "a", day), date(2026, 11, day))
+    house.build(draft)
+    for day in range(10, 20):
+        one_by_one.append("raw.events", event(day, "a", day), date(2026, 11, day))
+        house.build(one_by_one)
+
+    assert draft.tables["marts.daily"] == one_by_one.tables["marts.daily"]
+
+
+def test_a_day_that_lost_its_input_loses_its_partition(house: House) -> None:
+    draft = house.draft()
+    draft.append("raw.events", event(10, "a", 1), date(2026, 11, 10))
+    house.build(draft)
+    draft.drop("raw.events", date(2026, 11, 10))
+
+    house.build(draft)
+
+    assert draft.days("marts.daily") == []
+
+
+def test_a_comment_is_not_logic(tmp_path: Path) -> None:
+    plain, commented = tmp_path / "a.sql", tmp_path / "b.sql"
+    plain.write_text(DAILY)
+    commented.write_text(DAILY.replace("-- who", "-- whoever it was"))
+
+    assert read_statement(plain, "a").logic == read_statement(commented, "a").logic
