@@ -49,14 +49,14 @@ FORMAT = RequestFormat(
         "model": "case when model_id is not null then model end",
         "fallback_from": (
             "case when try((metadata ->> '$.attempted_fallbacks')::integer) > 0"
-            " then metadata ->> '$.original_model_group' end"
+            " then nullif(metadata ->> '$.original_model_group', '') end"
         ),
         "fallback_depth": "try((metadata ->> '$.attempted_fallbacks')::integer)",
         "status": (
             "case status when 'success' then 200"
             f" when 'failure' then try_cast({ERROR} ->> '$.error_code' as integer) end"
         ),
-        "error_code": f"case status when 'failure' then {ERROR} ->> '$.error_class' end",
+        "error_code": f"case status when 'failure' then nullif({ERROR} ->> '$.error_class', '') end",
         "prompt_tokens": "prompt_tokens",
         "completion_tokens": "completion_tokens",
         "total_tokens": "coalesce(total_tokens, prompt_tokens + completion_tokens)",

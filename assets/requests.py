@@ -436,21 +436,31 @@ class Landing:
             return self._account(item, 1, 0, 0, 0, None, None)
         connection = self.draft.connection
         table = self.draft.name("careful")
-        made = False
+        select = f"{self._request_select()}, _line from incoming"
+        connection.register("incoming", arrow_rows([], self.format))
+        connection.execute(f"create temp table {table} as {select} limit 0", self._values())
         for chunk in _chunks_of(careful_rows(item, self.format, self.zone, self.latest), CAREFUL_ROWS):
-            connection.register("incoming", arrow_rows(chunk, self.format))
-            select = f"{self._request_select()}, _line from incoming"
-            verb = f"insert into {table}" if made else f"create temp table {table} as"
-            connection.execute(f"{verb} {select}", self._values())
-            made = True
-        if not made:
-            return self._account(item, item.read_count, 0, 0, 0, None, None)
+            self._insert(item, f"insert into {table} {select}", chunk)
+        item.quarantine.sort(key=lambda line: line.line_number or 0)
         [(count, credits, first_at, last_at, rounded)] = connection.execute(
             f"select count(*), sum(credits), min(completed_at), max(completed_at), count_if(was_rounded) from {table}"
         ).fetchall()
         self._write_days(f"from {table}", quote(item.sha256), "_line")
         connection.execute(f"drop table {table}")
         return self._account(item, item.read_count, count, rounded, credits, first_at, last_at)
+
+    def _insert(self, item: SpooledObject, insert: str, rows: list[dict[str, Any]]) -> None:
+        """Inserts typed rows; those that our columns can't hold (a sum over 2^63, a status over 2^31) are set aside."""
+        self.draft.connection.register("incoming", arrow_rows(rows, self.format))
+        try:
+            self.draft.connection.execute(insert, self._values())
+        except (duckdb.ConversionException, duckdb.OutOfRangeException):
+            if len(rows) == 1:
+                item.set_aside(*rows[0]["_place"], "a value is out of range")
+                return
+            half = len(rows) // 2
+            self._insert(item, insert, rows[:half])
+            self._insert(item, insert, rows[half:])
 
     # ---- writing ----------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import tenacity
@@ -303,8 +304,7 @@ class Reading:
         rows = []
         for name in names:
             try:
-                # type: ignore[misc]
-                item = self._patiently(lambda name=name: service.retrieve(name, ask), resource.name)
+                item = self._patiently(partial(service.retrieve, name, ask), resource.name)
             except self.stripe.InvalidRequestError as error:
                 if error.http_status != 404:
                     raise StoreError(

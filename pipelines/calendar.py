@@ -23,7 +23,7 @@ def parse_day(text: str) -> date:
     try:
         return datetime.strptime(text, "%Y-%m-%d").date()
     except ValueError:
-        raise ValueError(f"'{text}' is not a date: write it as YYYY-MM-DD.") from None
+        raise ValueError(f"'{text}' is no date there is: write it as YYYY-MM-DD.") from None
 
 
 def parse_instant(text: str) -> datetime:

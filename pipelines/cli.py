@@ -18,7 +18,7 @@ import click
 from pipelines.calendar import Clock, parse_day, parse_instant, utc_now
 from pipelines.models import ModelError
 from pipelines.reader import GROUPS, MEASURES, Reader, last_window, local_days, published
-from pipelines.screens import err, number, out, show
+from pipelines.screens import counted, err, number, out, show
 from pipelines.settings import FILE_NAME, Settings, SettingsError, load
 from pipelines.store import Store, StoreError
 
@@ -79,7 +79,6 @@ class Group(click.Group):
                 raise Failed(str(cause)) from None
             raise Failed(
                 f"{type(cause).__name__}: {(str(cause) or 'no message').splitlines()[0]} "
-                f""
                 "(run again with --debug to see where)."
             ) from None
 
@@ -326,20 +325,20 @@ def _night(
         out.print(
             f"Published snapshot [bold]{watcher.snapshot.snapshot_id}[/] as of "
             f"{clock.as_of:%Y-%m-%d %H:%M} UTC "
-            f"in {seconds:.1f} s: {number(sums['requests'] or 0)} requests of {sums['keys']} keys "
-            f"on {sums['days']} days, "
-            f"{number(sums['credits'] or 0)} credits, {number(sums['tokens'] or 0)} tokens; "
-            f"{watcher.checks} claims hold.",
+            f"in {seconds:.1f} s: {counted(sums['requests'], 'request')} of "
+            f"{counted(sums['keys'], 'key')} on {counted(sums['days'], 'day')}, "
+            f"{sums['credits'] or 0} credits, {counted(sums['tokens'], 'token')}; "
+            f"{counted(watcher.checks, 'claim')} {'holds' if watcher.checks == 1 else 'hold'}.",
             soft_wrap=True,
         )
         if rounded["rows"]:
             out.print(
-                f"{number(rounded['rows'])} requests stated money beyond nine places; it was "
-                f"rounded half-even, row by row."
+                f"{counted(rounded['rows'], 'request')} stated money beyond nine places; it was "
+                "rounded half-even, row by row."
             )
         if rounded["aside"]:
             out.print(
-                f"[yellow]{number(rounded['aside'])} records were set aside[/]: see ops.quarantine."
+                f"[yellow]Set aside: {counted(rounded['aside'], 'record')}[/], see ops.quarantine."
             )
     if watcher.failures:
         raise Failed(" ".join(watcher.failures))
@@ -409,7 +408,6 @@ def publish(ctx: click.Context) -> None:
             raise Failed(
                 f"{len(missing)} objects of the snapshot are missing, the first is "
                 f"{store.root / missing[0]}: "
-                f""
                 "restore them from a backup."
             )
         path = warehouse.build(store, snapshot, contents.models())
@@ -481,7 +479,8 @@ def status(ctx: click.Context, form: str) -> None:
         "snapshot", f"[bold]{row['snapshot_id']}[/]  as of {row['as_of']:%Y-%m-%d %H:%M} UTC"
     )
     grid.add_row(
-        "published", f"{row['published_at']:%Y-%m-%d %H:%M} UTC, after {row['nights']} nights"
+        "published",
+        f"{row['published_at']:%Y-%m-%d %H:%M} UTC, after {counted(row['nights'], 'night')}",
     )
     grid.add_row("days", f"{row['days']}  ({row['first_date']} to {row['last_date']})")
     grid.add_row("requests", number(row["requests"]))
@@ -889,7 +888,7 @@ def doctor(ctx: click.Context) -> None:
         nonlocal bad
         bad += fine is False
         mark = {True: "[green]✓[/]", False: "[red]✗[/]", None: "[yellow]·[/]"}[fine]
-        out.print(f" {mark} {text}", soft_wrap=True)
+        out.print(f" {mark} {_escape(text)}", soft_wrap=True)
 
     say(True, f"settings: {settings.folder / FILE_NAME if ctx.obj is None else ctx.obj}")
     if not settings.requests:
@@ -968,6 +967,10 @@ def _doctor_stripe(settings: Settings, say: Callable[[bool | None, str], None]) 
 def _doctor_email(settings: Settings, say: Callable[[bool | None, str], None]) -> None:
     import smtplib
 
+    from exports.alerts import outbox
+    from pipelines import contents
+
+    outbox.arm(contents.sinks(), settings.alerts.sinks)
     sink = settings.alerts.email
     if sink is None:
         say(None, "e-mail: no [alerts.email]; alerts are told on the console only.")

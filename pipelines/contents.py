@@ -16,6 +16,7 @@ import assets
 import assets.requests
 import exports.alerts
 from exports.alerts import outbox
+from pipelines import night
 from pipelines.models import Models
 from pipelines.reading import RequestFormat
 from pipelines.store import RawTable
@@ -51,7 +52,7 @@ def sinks() -> Mapping[str, ModuleType]:
 
 def raw_tables() -> dict[str, RawTable]:
     """The shape of every table that models may read and no model makes."""
-    tables: dict[str, RawTable] = dict(outbox.TABLES)
+    tables: dict[str, RawTable] = {**outbox.TABLES, **night.TABLES}
     for module in sources():
         tables |= module.TABLES
     return tables

@@ -23,7 +23,15 @@ from pipelines import warehouse
 from pipelines.calendar import Clock, utc_now
 from pipelines.models import Models, Statement
 from pipelines.settings import Settings
-from pipelines.store import Draft, Snapshot, Store, arrow_table, digest, write_whole
+from pipelines.store import (
+    Draft,
+    RawTable,
+    Snapshot,
+    Store,
+    arrow_table,
+    digest,
+    write_whole,
+)
 
 
 class NightFailed(RuntimeError):
@@ -330,6 +338,23 @@ def adopt_journals(draft: Draft) -> None:
         draft.replace("raw.deliveries", arrow_table(shape, rows))
 
 
+TABLES = {
+    "ops.nights": RawTable(
+        "A night, up to the one that published this snapshot.",
+        {
+            "night_id": ("varchar", "When it began, and its process"),
+            "as_of": ("timestamp", "Its clock: exclusive end of what it knew, UTC"),
+            "started_at": ("timestamp", "Wall clock, UTC"),
+            "seconds": ("double", "How long it took; null while it runs or where it was killed"),
+            "outcome": ("varchar", "published, nothing new, failed or killed"),
+            "started_by": ("varchar", "meterhouse, schedule or dagster"),
+            "message": ("varchar", "Why it failed"),
+        },
+        is_journal=True,
+    )
+}
+
+
 class NightJournal:
     """`ops/nights/`: one small file a night, written when it begins and when it ends."""
 
@@ -376,25 +401,9 @@ class NightJournal:
             json.loads(path.read_text(encoding="utf-8")) for path in sorted(self.folder.glob("[0-9]*.json"))
         ]
         entries = [entry for entry in entries if entry["night_id"] != self.entry["night_id"]]
+        instants = ("as_of", "started_at")
         rows = [
-            entry
-            | {
-                "as_of": datetime.fromisoformat(entry["as_of"]),
-                "started_at": datetime.fromisoformat(entry["started_at"]),
-            }
+            entry | {name: datetime.fromisoformat(entry[name]) for name in instants}
             for entry in [*entries, self.entry]
         ]
-        return pa.Table.from_pylist(
-            rows,
-            pa.schema(
-                [
-                    ("night_id", pa.string()),
-                    ("as_of", pa.timestamp("us")),
-                    ("started_at", pa.timestamp("us")),
-                    ("seconds", pa.float64()),
-                    ("outcome", pa.string()),
-                    ("started_by", pa.string()),
-                    ("message", pa.string()),
-                ]
-            ),
-        )
+        return arrow_table(TABLES["ops.nights"], rows)

@@ -152,6 +152,16 @@ def as_table(
     return table
 
 
+MISSING = {
+    "workspace_id": "unassigned",
+    "workspace_name": "unassigned",
+    "model": "nothing served",
+    "api_key_id": "no key",
+    "key_name": "no key",
+    "member_id": "all API calls",
+    "member_name": "all API calls",
+}
+LONGEST_ID = 28
 MONEY = ("_minor", "billed", "kept", "unexplained")
 FOLDED = {"reason", "message", "subject", "item_id", "key_name", "workspace_name", "model"}
 LABELS = {
@@ -175,10 +185,9 @@ def cell(name: str, value: Any, row: Mapping[str, Any]) -> Text:
     if value is None and name.removesuffix("_name") in ("key", "workspace", "member"):
         stem = "api_key" if name == "key_name" else name.removesuffix("_name")
         value = row.get(f"{stem}_id")  # a thing without a name is called by its id
+        name = f"{stem}_id"
     if value is None:
-        missing = "all API calls" if name.startswith("member") else "unassigned"
-        named = name in ("workspace_id", "api_key_id", "model") or name.endswith("_name")
-        return Text(missing if named else "·", style="dim")
+        return Text(MISSING.get(name, "·"), style="dim")
     if name == "share_used":
         return bar(float(value))
     if name.endswith("_minor"):
@@ -189,6 +198,8 @@ def cell(name: str, value: Any, row: Mapping[str, Any]) -> Text:
         return Text(number(value))
     if isinstance(value, datetime):
         return Text(f"{value:%Y-%m-%d %H:%M}")
+    if name.endswith("_id") and len(str(value)) > LONGEST_ID:  # a hash: CSV and JSON have it whole
+        value = f"{str(value)[:LONGEST_ID - 1]}…"
     style = VERDICT_STYLES.get(str(value), "") if name in ("standing", "state", "status") else ""
     return Text(str(value), style=style)
 
@@ -204,6 +215,11 @@ def number(value: Any) -> str:
     if abs(value) >= Decimal("0.01"):
         return f"{value:,.2f}"
     return f"{value:.2g}" if isinstance(value, float) else f"{value:.9f}".rstrip("0")
+
+
+def counted(count: int | Decimal | None, noun: str) -> str:
+    """`1 day`, `45 days`."""
+    return f"{number(int(count or 0))} {noun}{'' if count == 1 else 's'}"
 
 
 def money(minor: int, currency: str) -> str:

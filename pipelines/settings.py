@@ -173,6 +173,10 @@ def load(file: Path | None = None, environment: Mapping[str, str] = os.environ) 
     for source in values.get("requests", []):
         if isinstance(source, dict):
             source.setdefault("gateway", source.get("name", ""))
+    for name, value in values.get("alerts", {}).items():
+        if name not in Alerts.model_fields and not isinstance(value, dict):
+            place = f"alerts.{name}"
+            raise SettingsError(f"{path}: unknown setting '{place}'.{_nearest(place)}")
     try:
         settings = Settings(**values, folder=path.parent)
     except ValidationError as error:

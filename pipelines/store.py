@@ -49,6 +49,7 @@ ARROW_TYPES = {
     "boolean": pa.bool_(),
     "integer": pa.int32(),
     "bigint": pa.int64(),
+    "double": pa.float64(),
     "timestamp": pa.timestamp("us"),
     "date": pa.date32(),
     "decimal(18,9)": pa.decimal128(18, 9),

@@ -118,8 +118,9 @@ def _raw(
         else:
             nulls = ", ".join(f"null::{kind} as {name}" for name, (kind, _) in shape.columns.items())
             source = f"select {nulls} where false"
-        connection.execute(f"create view {table} as {source}")
-        _comment(connection, f"view {table}", shape.description)
+        kind = "table" if table.startswith("ops.") else "view"
+        connection.execute(f"create {kind} {table} as {source}")
+        _comment(connection, f"{kind} {table}", shape.description)
         for column, (_, documentation) in shape.columns.items():
             _comment(connection, f"column {table}.{column}", documentation)
 

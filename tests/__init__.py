@@ -1,0 +1,1 @@
+"""What is expected of the house; mirrors its rooms."""

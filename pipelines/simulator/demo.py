@@ -21,7 +21,7 @@ from rich.table import Table
 
 from pipelines.calendar import DAY, utc_now
 from pipelines.cli import show_alerts, show_overview, show_reconciliation
-from pipelines.reader import last_window, published
+from pipelines.reader import MEASURES, last_window, published
 from pipelines.screens import number, out, show
 from pipelines.settings import load
 from pipelines.simulator import gateway, stripe_server
@@ -85,6 +85,28 @@ def simulated(last_day: date) -> dict[str, Any]:
     )
 
 
+VIEWS = {
+    "model": [
+        "model", "request_count", "error_count", "fallback_count", "total_tokens", "credits",
+    ],
+    "key": ["key_name", "workspace_id", "request_count", "error_count", "total_tokens", "credits"],
+    "member": [
+        "member_name", "workspace_id", "request_count", "error_count", "total_tokens", "credits",
+    ],
+}  # fmt: skip
+LINES = 12
+
+
+def shortened(rows: list[dict[str, Any]], label: str) -> list[dict[str, Any]]:
+    """The first rows, and one that sums the rest, so that the totals stay whole."""
+    rest = rows[LINES:]
+    if len(rest) < 2:
+        return rows
+    summed = {name: sum(row[name] for row in rest) for name in MEASURES}
+    names = dict.fromkeys(rest[0], "") | {label: f"… {len(rest)} more"}
+    return [*rows[:LINES], names | summed]
+
+
 def heading(text: str) -> None:
     out.print()
     out.print(Rule(f"[bold]{text}[/]", align="left", style="dim"))
@@ -105,48 +127,9 @@ def show_all(truth: dict[str, Any]) -> None:
         )
         start, end = last_window("30d", as_of, "UTC")
         heading("What was used, last 30 days (UTC)")
-        for group, columns in (
-            (
-                "model",
-                [
-                    "model",
-                    "request_count",
-                    "error_count",
-                    "fallback_count",
-                    "total_tokens",
-                    "credits",
-                ],
-            ),
-            (
-                "key",
-                [
-                    "key_name",
-                    "workspace_id",
-                    "request_count",
-                    "error_count",
-                    "total_tokens",
-                    "credits",
-                ],
-            ),
-            (
-                "member",
-                [
-                    "member_name",
-                    "workspace_id",
-                    "request_count",
-                    "error_count",
-                    "total_tokens",
-                    "credits",
-                ],
-            ),
-        ):
-            rows = reader.usage(group, start, end, "UTC")
-            totals = [
-                name
-                for name in columns
-                if name
-                in ("request_count", "error_count", "fallback_count", "total_tokens", "credits")
-            ]
+        for group, columns in VIEWS.items():
+            rows = shortened(reader.usage(group, start, end, "UTC"), columns[0])
+            totals = [name for name in columns if name in MEASURES]
             show(rows, "table", title=f"By {group}", columns=columns, totals=totals)
         heading("Does the money agree?")
         items = reader.rows(

@@ -37,7 +37,7 @@ claims as (
                 where role <> 'conflict'
                 group by 1
                 having count(*) > 1
-            )
+            ) as doubled
         ) as found,
 )
 

@@ -70,7 +70,7 @@ standings as (
             ('missing_in_gateway', 'needs_person'), ('refunded_partial', 'agrees'),
             ('paid_out_of_band', 'agrees'), ('dispute_won', 'agrees'),
             ('matched', 'agrees'), ('matched_by_fallback', 'agrees')
-    ) as listed(status, standing)
+    ) as listed (status, standing)
 ),
 
 dated as (

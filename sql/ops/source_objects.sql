@@ -1,4 +1,4 @@
--- An object of request logs, and what became of each record in it: read = accepted + folded +
+-- An object that was landed, and what became of each record in it: read = accepted + folded +
 -- corroborating + duplicate + quarantined.
 --
 -- grain: object_sha256, source
@@ -37,3 +37,23 @@ select
     refused,  -- why the whole object was quarantined
 from raw.source_objects as objects
 left join losers using (object_sha256, source)
+
+union all
+
+select
+    object_sha256,
+    source,
+    location,
+    arrived_at,
+    read_count,
+    accepted_count,
+    0 as folded_count,
+    0 as corroborating_count,
+    duplicate_count,
+    quarantined_count,
+    0 as rounded_count,
+    null as credits,
+    null as first_at,
+    null as last_at,
+    null as refused,
+from raw.files

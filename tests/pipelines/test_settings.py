@@ -91,6 +91,7 @@ def test_the_mode_is_that_of_the_key_and_live_without_one(tmp_path: Path, key: s
         ("[reconciliation]\nsettle_day = 3", "Did you mean 'reconciliation.settle_days'"),
         ("[warehous]\nroot = 'data'", "Did you mean 'warehouse'"),
         ("[[requests]]\nname = 'a'\nlocation = 'b'", "'requests.format' is missing"),
+        ("[alerts]\nexceed_percnt = 3", "Did you mean 'alerts.exceed_percent'"),
         ("[warehouse\n", "not readable TOML"),
         ("[alerts]\nsensitivity = 'loud'", "sensitivity"),
     ],
