@@ -5,10 +5,13 @@ file's name up to its first character that is no letter says which table it is. 
 thing speaks; staging decides that.
 """
 
+import functools
 import re
 import zoneinfo
 from pathlib import Path
 from typing import Any
+
+import duckdb
 
 from pipelines import tabular
 from pipelines.calendar import Clock
@@ -18,14 +21,24 @@ from pipelines.store import Draft
 from pipelines.tabular import Column
 
 
+@functools.cache
+def zones() -> frozenset[str]:
+    """The zones that DuckDB can sum a day in; Python knows some more, such as `localtime`."""
+    with duckdb.connect() as connection:
+        found = connection.execute("select name from pg_timezone_names()").fetchall()
+    return frozenset(name for (name,) in found)
+
+
 def time_zone(value: Any, name: str) -> str | None:
-    """An IANA zone that exists: a day in a zone nobody knows can't be summed."""
+    """An IANA zone that Python and DuckDB both know: a day in any other can't be summed."""
     stated = tabular.text(value, name)
     if stated is not None:
         try:
             zoneinfo.ZoneInfo(stated)
         except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-            raise RecordRefused(f"{name} is '{stated}', no time zone there is") from None
+            raise RecordRefused(f"{name} is no time zone there is") from None
+        if stated not in zones():
+            raise RecordRefused(f"{name} is no time zone there is")
     return stated
 
 
@@ -77,15 +90,25 @@ COLUMNS = {
         ),
         "threshold_credits": Column("decimal(18,9)", "or an amount", tabular.nine_places),
         "exceed_percent": Column(
-            "decimal(18,9)", "the page's X, for this subject", tabular.nine_places
+            "decimal(18,9)",
+            "the page's X, for this subject; kept, but not used yet",
+            tabular.nine_places,
         ),
         "floor_credits": Column(
-            "decimal(18,9)", "an excess below it is no alert", tabular.nine_places
+            "decimal(18,9)",
+            "an excess below it is no alert; kept, but not used yet",
+            tabular.nine_places,
         ),
         "sensitivity": Column(
-            "varchar", "low | normal | high", tabular.word("low", "normal", "high")
+            "varchar",
+            "low | normal | high; kept, but not used yet",
+            tabular.word("low", "normal", "high"),
         ),
-        "recipients": Column("varchar", "whom to tell, besides the settings'", recipients),
+        "recipients": Column(
+            "varchar",
+            "whom to tell by e-mail when it is reached, besides the settings'",
+            recipients,
+        ),
     },
 }
 

@@ -17,6 +17,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import duckdb
+import pyarrow.compute as pc
 
 import assets
 from pipelines.calendar import Clock
@@ -390,7 +391,11 @@ class Landing:
             kept.append((index, item.sha256, first_row - (2 if item.shape == "csv" else 1)))
             rows.append(self._account(item, count, count, rounded, credits, first_at, last_at))
         if kept:
-            connection.execute("create or replace temp table landed (file_index ubigint, sha256 varchar, before bigint)")
+            hashes = ", ".join(quote(sha256) for _, sha256, _ in kept)
+            connection.execute(
+                "create or replace temp table landed "
+                f"(file_index ubigint, sha256 enum({hashes}), before bigint)"
+            )
             connection.executemany("insert into landed values (?, ?, ?)", kept)
             self._write_days(
                 f"from {table} join landed using (file_index)",
@@ -445,7 +450,7 @@ class Landing:
         [(count, credits, first_at, last_at, rounded)] = connection.execute(
             f"select count(*), sum(credits), min(completed_at), max(completed_at), count_if(was_rounded) from {table}"
         ).fetchall()
-        self._write_days(f"from {table}", quote(item.sha256), "_line")
+        self._write_days(f"from {table}", _one_word(item.sha256), "_line")
         connection.execute(f"drop table {table}")
         return self._account(item, item.read_count, count, rounded, credits, first_at, last_at)
 
@@ -456,7 +461,10 @@ class Landing:
             self.draft.connection.execute(insert, self._values())
         except (duckdb.ConversionException, duckdb.OutOfRangeException):
             if len(rows) == 1:
-                item.set_aside(*rows[0]["_place"], "a value is out of range")
+                number, offset, length = rows[0]["_place"]
+                with item.path.open("rb") as file:
+                    file.seek(offset)
+                    item.set_aside(number, offset, file.read(length), "a value is out of range")
                 return
             half = len(rows) // 2
             self._insert(item, insert, rows[:half])
@@ -466,18 +474,23 @@ class Landing:
 
     def _write_days(self, source: str, sha256: str, line: str) -> None:
         """One object of `raw.requests` for each day, its id index beside it, and the contests it opens."""
-        constants = {
-            "gateway": quote(self.source.gateway),
-            "source_name": quote(self.source.name),
-            "format": quote(self.format.name),
-            "source_workspace_id": f"{quote(self.source.workspace_id)}" if self.source.workspace_id else "null",
+        named = {
+            "gateway": _one_word(self.source.gateway),
+            "source_name": _one_word(self.source.name),
+            "format": _one_word(self.format.name),
             "source_object": sha256,
+        }
+        if self.source.workspace_id:
+            named["source_workspace_id"] = _one_word(self.source.workspace_id)
+        constants = {
             "source_line": line,
             "arrived_at": f"timestamp {quote(str(self.clock.arrived_at))}",
         }
+        known = {"usage_date", *self.format.request}
         columns = ", ".join(
-            f"({constants.get(name) or (name if name in self.format.request or name == 'usage_date' else 'null')})"
-            f"::{kind} as {name}"
+            f"{named[name]} as {name}"
+            if name in named
+            else f"({constants.get(name) or (name if name in known else 'null')})::{kind} as {name}"
             for name, (kind, _) in REQUEST_COLUMNS.items()
         )
         days = self.draft.connection.execute(
@@ -485,7 +498,7 @@ class Landing:
         ).fetchall()
         identity = f"hash({quote(self.source.gateway)}, request_id)"
         self.draft.connection.execute(
-            f"create or replace temp table arrivals as select {identity} as id_hash, usage_date {source}"
+            f"create or replace temp table arrivals as select {identity} as id_hash, usage_date {source} order by 1"
         )
         touched = _touched(self.draft)
         for (day,) in days:
@@ -494,7 +507,7 @@ class Landing:
             )
             self.draft.append(
                 "staging.request_ids",
-                f"select id_hash from arrivals where usage_date = date '{day}' order by 1",
+                f"select id_hash from arrivals where usage_date = date '{day}'",  # in their order
                 day,
             )
             self.draft.mark("staging.request_ids", day, ENGINE)
@@ -508,14 +521,16 @@ class Landing:
 def _touched(draft: Draft) -> int:
     """Finds ids that arrived twice, or had arrived before, into the temp table `touched`; returns how many."""
     history = draft.files("staging.request_ids")
-    again = (
-        f"union select id_hash from arrivals semi join {parquet_list(history)} using (id_hash)"
-        if history
-        else ""
-    )
+    ids = draft.connection.sql("select id_hash from arrivals").to_arrow_table()["id_hash"]
+    # They lie in order, so that equal ones are neighbours.
+    twice = bool(pc.any(pc.equal(ids[1:], ids[:-1])).as_py())
+    parts = ["select id_hash from arrivals group by 1 having count(*) > 1"] if twice else []
+    if history:
+        parts.append(f"select id_hash from arrivals semi join {parquet_list(history)} using (id_hash)")
+    if not parts:
+        return 0
     draft.connection.execute(
-        "create or replace temp table touched as "
-        f"select id_hash from arrivals group by 1 having count(*) > 1 {again}"
+        f"create or replace temp table touched as {' union '.join(parts)}"
     )
     [(count,)] = draft.connection.execute("select count(*) from touched").fetchall()
     return int(count)
@@ -595,6 +610,11 @@ def rebuild(draft: Draft) -> None:
 
 
 # ---- small things ---------------------------------------------------------------------------
+
+
+def _one_word(text: str) -> str:
+    """A constant as SQL: an enum of one word is written to Parquet without hashing every row's text."""
+    return f"{quote(text)}::enum({quote(text)})"
 
 
 def _csv_header(path: Path) -> tuple[str, ...]:

@@ -97,11 +97,11 @@ def minor_units(stated: str, currency: str, name: str) -> int:
     """
     places = PLACES.get(currency, 2)
     if places is None:
-        raise RecordRefused(f"{name} in {currency}: how many places it has is not known")
+        raise RecordRefused(f"{name}: how many places its currency has is not known")
     if not re.fullmatch(r"[0-9]{1,15}(\.[0-9]+)?", stated, re.ASCII):
         raise RecordRefused(f"{name} is not a plain amount")
     if len(stated.partition(".")[2]) > places:
-        raise RecordRefused(f"{name} has more than the {places} places of {currency}")
+        raise RecordRefused(f"{name} has more than the {places} places of its currency")
     return int(Decimal(stated).scaleb(places))
 
 
@@ -131,7 +131,7 @@ def columns_of(header: tuple[str, ...]) -> tuple[dict[str, str], dict[str, str]]
         found = re.fullmatch(r"\s*(.*\S)\s*\(metadata\)\s*", name, re.IGNORECASE)
         place, word = (metadata, found[1].lower()) if found else (by_word, _word(name))
         if word in place:
-            raise RecordRefused(f"the column '{name}' is given twice")
+            raise RecordRefused("a column is given twice")
         place[word] = name
     columns = {}
     for ours, theirs in NAMES.items():
@@ -163,7 +163,7 @@ def charge_and_dispute(record: Record) -> tuple[dict[str, Any], dict[str, Any] |
     currency = tabular.currency(value["currency"], "Currency") or ""
     word = _word(value["status"])
     if word not in STATUSES:
-        raise RecordRefused(f"Status is '{value['status']}', which is no charge's status")
+        raise RecordRefused("Status is no charge's status")
     status = STATUSES[word]
     amount = minor_units(value["amount"], currency, "Amount")
     is_captured = status == "succeeded" and word not in UNCAPTURED
@@ -178,7 +178,7 @@ def charge_and_dispute(record: Record) -> tuple[dict[str, Any], dict[str, Any] |
         raise RecordRefused("Amount Refunded is more than Amount")
     mode = value.get("mode", "").lower()
     if mode not in ("", "live", "test"):
-        raise RecordRefused(f"Mode is '{value['mode']}', neither Live nor Test")
+        raise RecordRefused("Mode is neither Live nor Test")
     charge = {
         "charge_id": value["id"],
         "origin": "csv",
@@ -212,9 +212,7 @@ def _dispute(
         return None
     status = _word(value["dispute_status"]).replace(" ", "_")
     if status not in DISPUTE_STATUSES:
-        raise RecordRefused(
-            f"Dispute Status is '{value['dispute_status']}', which Stripe does not use"
-        )
+        raise RecordRefused("Dispute Status is none that Stripe uses")
     amount = None
     if "disputed_amount" in value:
         amount = minor_units(value["disputed_amount"], charge["currency"], "Disputed Amount")

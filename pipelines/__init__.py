@@ -1,4 +1,6 @@
-"""The wiring: how files become one graph, where tables live, the clock, the settings, the command line.
+"""The wiring: how files become one graph, where tables live, the clock, the settings, the command
+line.
 
-What a request, a charge or an alert *means* does not belong here: that is in `assets/`, `sql/` and `exports/`.
+What a request, a charge or an alert *means* does not belong here: that is in `assets/`, `sql/` and
+`exports/`.
 """

@@ -21,7 +21,10 @@ def utc_now() -> datetime:
 def parse_day(text: str) -> date:
     """`YYYY-MM-DD` to a date; ValueError says what was expected."""
     try:
-        return datetime.strptime(text, "%Y-%m-%d").date()
+        day = datetime.strptime(text, "%Y-%m-%d").date()
+        if not date.min + DAY < day < date.max - DAY:  # its neighbours must be days too
+            raise ValueError
+        return day
     except ValueError:
         raise ValueError(f"'{text}' is no date there is: write it as YYYY-MM-DD.") from None
 
@@ -74,7 +77,7 @@ class Clock:
     def history_until(self, day: date) -> date:
         """The last complete day before `day`: what a range of that day may learn from."""
         last_complete = self.today if self.is_complete(self.today) else self.today - DAY
-        return min(day - DAY, last_complete)
+        return min(max(day, date.min + DAY) - DAY, last_complete)
 
     def parameters(self, day: date | None = None) -> dict[str, object]:
         """The values SQL files may name with `$`, for a day or for the night as a whole."""
@@ -84,5 +87,6 @@ class Clock:
                 "day": day,
                 "is_complete": self.is_complete(day),
                 "history_until": self.history_until(day),
+                "is_tomorrow": day == self.tomorrow,
             }
         return values

@@ -5,24 +5,35 @@ sentence and exits 1.
 import contextlib
 import logging
 import os
+import re
 import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import click
 
+from assets import decisions
 from pipelines.calendar import Clock, parse_day, parse_instant, utc_now
 from pipelines.models import ModelError
-from pipelines.reader import GROUPS, MEASURES, Reader, last_window, local_days, published
-from pipelines.screens import counted, err, number, out, show
+from pipelines.reader import (
+    GROUPS,
+    MEASURES,
+    Reader,
+    last_window,
+    local_days,
+    published,
+    usage_columns,
+)
+from pipelines.screens import counted, err, number, out, show, show_facts
 from pipelines.settings import FILE_NAME, Settings, SettingsError, load
 from pipelines.store import Store, StoreError
 
 HERE = Path(__file__).parents[1]
+MILLISECOND = timedelta(milliseconds=1)
 
 
 class Instant(click.ParamType[datetime]):
@@ -65,7 +76,7 @@ class Group(click.Group):
         expected = (SettingsError, StoreError, ModelError, NightFailed, ExportError)
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except KeyboardInterrupt:
             raise Failed("Stopped. What was published stays; run again to go on.") from None
@@ -428,69 +439,55 @@ def reading(ctx: click.Context) -> Iterator[Reader]:
 @format_option
 @click.pass_context
 def status(ctx: click.Context, form: str) -> None:
-    """What is published: the snapshot, its nights, days, rows, credits, disk, quarantine, open
-    alerts.
-    """
+    """What is published: snapshot, nights, days, rows, credits, disk, quarantine, open alerts."""
     settings = settings_of(ctx)
-    store = Store(settings.root)
-    snapshot = store.snapshot()
-    if snapshot is None:
-        raise Failed(
-            f"Nothing is published under {settings.root} yet: run 'meterhouse nightly' first."
-        )
-    disk = sum(path.stat().st_size for path in settings.root.rglob("*") if path.is_file())
     with published(settings.root) as reader:
-        [usage] = reader.rows(
-            "select count(distinct usage_date) as days, min(usage_date) as first_date, "
-            "max(usage_date) as last_date, "
-            "coalesce(sum(request_count), 0)::bigint as requests, coalesce(sum(credits), "
-            "0)::decimal(38, 9) as credits "
-            "from marts.usage_by_key"
+        [row] = reader.rows(
+            """select
+                snapshot_id, as_of, published_at,
+                (select count(*) from ops.nights) as nights,
+                (select max(started_at) from ops.nights) as last_night,
+                count(distinct usage_date) as days,
+                min(usage_date) as first_date,
+                max(usage_date) as last_date,
+                coalesce(sum(request_count), 0)::bigint as requests,
+                coalesce(sum(credits), 0)::decimal(38, 9) as credits,
+                (select count(*) from ops.quarantine) as quarantined,
+                (select count(*) from marts.budget_alerts where state in ('open', 'escalated'))
+                    as open_alerts
+            from ops.snapshot
+            left join marts.usage_by_key on true
+            group by snapshot_id, as_of, published_at"""
         )
-        [aside] = reader.rows("select count(*) as quarantined from ops.quarantine")
-        [open_alerts] = reader.rows(
-            "select count(*) as open_alerts from marts.budget_alerts where state in ('open', "
-            "'escalated')"
-        )
-        [nights] = reader.rows(
-            "select count(*) as nights, max(started_at) as last_night from ops.nights"
-        )
-    row = {
-        "snapshot_id": snapshot.snapshot_id,
-        "as_of": snapshot.as_of,
-        "published_at": snapshot.published_at,
-        **nights,
-        **usage,
-        **aside,
-        **open_alerts,
-        "objects": sum(1 for _ in snapshot.objects()),
-        "disk_bytes": disk,
+    files = [path for path in settings.root.rglob("*") if path.is_file()]
+    row |= {
+        "files": len(files),
+        "disk_bytes": sum(path.stat().st_size for path in files),
         "root": str(settings.root),
     }
     if form != "table":
         show([row], form)
         return
-    from rich.table import Table
-
-    grid = Table.grid(padding=(0, 3))
-    grid.add_column(style="dim")
-    grid.add_column()
-    grid.add_row(
-        "snapshot", f"[bold]{row['snapshot_id']}[/]  as of {row['as_of']:%Y-%m-%d %H:%M} UTC"
+    show_facts(
+        [
+            ("snapshot", f"{row['snapshot_id']}, as of {row['as_of']:%Y-%m-%d %H:%M} UTC"),
+            (
+                "published",
+                f"{row['published_at']:%Y-%m-%d %H:%M} UTC, "
+                f"after {counted(row['nights'], 'night')}",
+            ),
+            ("days", f"{row['days']}  ({row['first_date']} to {row['last_date']})"),
+            ("requests", number(row["requests"])),
+            ("credits", format(row["credits"], "f")),
+            ("quarantine", f"{counted(row['quarantined'], 'record')} set aside"),
+            ("alerts", f"{row['open_alerts']} open"),
+            (
+                "disk",
+                f"{row['disk_bytes'] / 2**20:,.1f} MiB in {counted(row['files'], 'file')}, "
+                f"under {row['root']}",
+            ),
+        ]
     )
-    grid.add_row(
-        "published",
-        f"{row['published_at']:%Y-%m-%d %H:%M} UTC, after {counted(row['nights'], 'night')}",
-    )
-    grid.add_row("days", f"{row['days']}  ({row['first_date']} to {row['last_date']})")
-    grid.add_row("requests", number(row["requests"]))
-    grid.add_row("credits", number(row["credits"]))
-    grid.add_row("quarantine", f"{row['quarantined']} records set aside")
-    grid.add_row("alerts", f"{row['open_alerts']} open")
-    grid.add_row(
-        "disk", f"{disk / 2**20:,.1f} MiB in {row['objects']} objects, under {row['root']}"
-    )
-    out.print(grid)
 
 
 def zone_option(command: Any) -> Any:
@@ -539,7 +536,7 @@ def usage(
         zone = zone or reader.zone_of(workspace)
         try:
             ZoneInfo(zone)
-        except (ZoneInfoNotFoundError, ValueError):
+        except (ZoneInfoNotFoundError, ValueError, OSError):
             raise Failed(
                 f"There is no time zone '{zone}'; write an IANA name such as Europe/London."
             ) from None
@@ -549,7 +546,10 @@ def usage(
         else:
             start, end = last_window(last or "30d", as_of or reader.as_of, zone)
             span = f"last {last or '30d'}"
-        rows = reader.usage(group_by, start, end, zone, workspace)
+        each_day = form != "table"
+        rows = reader.usage(group_by, start, end, zone, workspace, each_day=each_day)
+        if workspace and not rows and not reader.knows(workspace):
+            raise Failed(f"There is no workspace '{workspace}' in what is published.")
     titles = {
         "model": "By model",
         "key": "By key",
@@ -566,12 +566,13 @@ def usage(
         if group_by == "workspace"
         else set()
     )
-    shown = [name for name in (rows[0] if rows else ()) if name not in idle]
+    names = [*usage_columns(group_by, each_day=each_day), *MEASURES]
+    shown = [name for name in names if each_day or name not in idle]
     show(
         rows,
         form,
         title=f"{titles[group_by]} · {span}{place} · days in {zone}",
-        columns=shown or None,
+        columns=shown,
         totals=[name for name in MEASURES if name in shown],
         nothing=f"No usage in {span}{place}.",
     )
@@ -647,55 +648,40 @@ def request(ctx: click.Context, request_id: str, form: str) -> None:
     if form != "table":
         show(rows, form)
         return
-    from rich.table import Table
-
     for row in rows:
-        grid = Table.grid(padding=(0, 3))
-        grid.add_column(style="dim")
-        grid.add_column()
-        grid.add_row("request", f"[bold]{_escape(row['request_id'])}[/]  ({row['gateway']})")
-        grid.add_row("completed", f"{row['completed_at']} UTC")
-        outcome = "·" if row["status"] is None else str(row["status"])
-        grid.add_row("status", outcome + (f"  {row['error_code']}" if row["error_code"] else ""))
-        served = row["model"] or "nothing"
-        asked = row["requested_model"]
-        grid.add_row(
-            "model", served + (f"  (asked for {asked})" if asked and asked != served else "")
+        show_facts(request_facts(row))
+
+
+def request_facts(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What a person asks of one request, in the order in which they ask it."""
+    yield "request", f"{row['request_id']}  ({row['gateway']})"
+    yield "completed", f"{row['completed_at']} UTC"
+    outcome = "·" if row["status"] is None else str(row["status"])
+    yield "status", outcome + (f"  {row['error_code']}" if row["error_code"] else "")
+    served, asked = row["model"] or "nothing", row["requested_model"]
+    yield "model", served + (f"  (asked for {asked})" if asked and asked != served else "")
+    if row["fallback_from"] or row["fallback_depth"]:
+        yield (
+            "fallback",
+            f"from {row['fallback_from'] or '·'}, depth {row['fallback_depth'] or '·'}",
         )
-        if row["fallback_from"] or row["fallback_depth"]:
-            grid.add_row(
-                "fallback",
-                f"from {row['fallback_from'] or '·'}, depth {row['fallback_depth'] or '·'}",
-            )
-        grid.add_row("workspace", row["workspace_id"] or "unassigned")
-        grid.add_row("key", row["api_key_id"] or "unassigned")
-        if row["member_id"]:
-            grid.add_row("member", row["member_id"])
-        tokens = [row[name] for name in ("prompt_tokens", "completion_tokens", "total_tokens")]
-        grid.add_row(
-            "tokens",
-            " + ".join("·" if t is None else number(t) for t in tokens[:2])
-            + f" = {'·' if tokens[2] is None else number(tokens[2])}",
-        )
-        grid.add_row("credits", f"[bold]{number(row['credits'])}[/]")
-        grid.add_row(
-            "latency", "·" if row["latency_ms"] is None else f"{number(row['latency_ms'])} ms"
-        )
-        before = None
-        for name in ("gateway_in_at", "provider_in_at", "provider_out_at", "gateway_out_at"):
-            instant = row[name]
-            if instant is not None:
-                gap = (
-                    ""
-                    if before is None
-                    else f"  [dim]+{(instant - before).total_seconds() * 1000:,.0f} ms[/]"
-                )
-                grid.add_row(
-                    name.removesuffix("_at").replace("_", " "), f"{instant:%H:%M:%S.%f}{gap}"
-                )
-                before = instant
-        grid.add_row("read from", f"{row['source_location']}, line {row['source_line']}")
-        out.print(grid)
+    yield "workspace", row["workspace_id"] or "unassigned"
+    yield "key", row["api_key_id"] or "no key"
+    if row["member_id"]:
+        yield "member", row["member_id"]
+    tokens = [row[name] for name in ("prompt_tokens", "completion_tokens", "total_tokens")]
+    shown = ["·" if count is None else number(count) for count in tokens]
+    yield "tokens", f"{shown[0]} + {shown[1]} = {shown[2]}"
+    yield "credits", format(row["credits"].normalize(), "f")
+    yield "latency", "·" if row["latency_ms"] is None else f"{number(row['latency_ms'])} ms"
+    before = None
+    for name in ("gateway_in_at", "provider_in_at", "provider_out_at", "gateway_out_at"):
+        instant = row[name]
+        if instant is not None:
+            gap = "" if before is None else f"  +{(instant - before) / MILLISECOND:,.0f} ms"
+            yield name.removesuffix("_at").replace("_", " "), f"{instant:%H:%M:%S.%f}{gap}"
+            before = instant
+    yield "read from", f"{row['source_location']}, line {row['source_line']}"
 
 
 @main.command()
@@ -835,6 +821,76 @@ def show_alerts(rows: list[dict[str, Any]], form: str) -> None:
     )
 
 
+class Span(click.ParamType[timedelta]):
+    name = "span"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> timedelta:
+        if isinstance(value, timedelta):
+            return value
+        found = re.fullmatch(r"([1-9][0-9]{0,3})([hdw])", value, re.ASCII)
+        if not found:
+            self.fail(f"'{value}' is no span: write it as 12h, 7d or 2w.", param, ctx)
+        unit = {"h": "hours", "d": "days", "w": "weeks"}[found[2]]
+        return timedelta(**{unit: int(found[1])})
+
+
+note_option = click.option("--note", help="A word for whoever asks why.")
+
+
+@alerts.command()
+@click.argument("alert_id")
+@note_option
+@click.pass_context
+def ack(ctx: click.Context, alert_id: str, note: str | None) -> None:
+    """Say that somebody is looking at it. If it escalates or closes, that is told all the same."""
+    say_of_alert(ctx, alert_id, "acknowledged", note)
+
+
+@alerts.command()
+@click.argument("alert_id")
+@click.option("--for", "lasting", type=Span(), required=True, help="From now: 12h, 7d or 2w.")
+@note_option
+@click.pass_context
+def snooze(ctx: click.Context, alert_id: str, lasting: timedelta, note: str | None) -> None:
+    """Hear nothing of it for a while; what happens meanwhile is told afterwards."""
+    say_of_alert(ctx, alert_id, "snoozed", note, lasting)
+
+
+@alerts.command()
+@click.argument("alert_id")
+@note_option
+@click.pass_context
+def expected(ctx: click.Context, alert_id: str, note: str | None) -> None:
+    """Say that it was planned: nothing more is told of it."""
+    say_of_alert(ctx, alert_id, "expected", note)
+
+
+def say_of_alert(
+    ctx: click.Context,
+    alert_id: str,
+    decision: decisions.Decision,
+    note: str | None,
+    lasting: timedelta | None = None,
+) -> None:
+    """Writes down what a person says of an alert, once it is known that there is such an alert."""
+    settings = settings_of(ctx)
+    with published(settings.root) as reader:
+        found = reader.rows("select state from marts.budget_alerts where alert_id = $id", id=alert_id)
+    if not found:
+        raise Failed(
+            f"There is no alert '{alert_id}' in what is published; see 'meterhouse alerts "
+            "--format json'."
+        )
+    journal = Store(settings.root).journal("raw.decisions")
+    line = decisions.decide(journal, alert_id, decision, note, lasting)
+    end = f" until {line['until']:%Y-%m-%d %H:%M} UTC" if line["until"] else ""
+    after = " (it is closed, and stays so)" if found[0]["state"] == "closed" else ""
+    out.print(
+        f"Written down: {alert_id} is {decision}{end}{after}. The next night publishes it.",
+        soft_wrap=True,
+    )
+
+
 # ---- files for elsewhere --------------------------------------------------------------------
 
 
@@ -843,7 +899,10 @@ def show_alerts(rows: list[dict[str, Any]], form: str) -> None:
 @click.option("--from", "first", type=Day(), required=True, help="First UTC day, included.")
 @click.option("--to", "last", type=Day(), required=True, help="Last UTC day, included.")
 @click.option(
-    "--format", "form", type=click.Choice(["csv", "parquet"]), default="csv", show_default=True
+    "--format",
+    "form",
+    type=click.Choice(["csv", "parquet"]),
+    help="Default: what --out ends in, else csv.",
 )
 @click.option(
     "--out",
@@ -853,7 +912,9 @@ def show_alerts(rows: list[dict[str, Any]], form: str) -> None:
     help="A .csv or .parquet file, or a folder.",
 )
 @click.pass_context
-def export(ctx: click.Context, what: str, first: date, last: date, form: str, target: Path) -> None:
+def export(
+    ctx: click.Context, what: str, first: date, last: date, form: str | None, target: Path
+) -> None:
     """Write a file for elsewhere with a manifest.json beside it (first and last day included)."""
     from exports import files
 
@@ -864,10 +925,12 @@ def export(ctx: click.Context, what: str, first: date, last: date, form: str, ta
             f"There is no export '{what}'; known are {', '.join(files.EXPORTS)}."
         )
     with reading(ctx) as reader:
+        form = form or target.suffix.removeprefix(".") or "csv"
         manifest = files.write_export(reader.connection, what, first, last, form, target)
-    [file] = manifest["files"]
+    file = manifest["files"][-1]
     out.print(
-        f"Wrote [bold]{file['path']}[/]: {number(file['rows'])} rows, {file['credits']} credits, "
+        f"Wrote [bold]{file['path']}[/]: {counted(file['rows'], 'row')}, "
+        f"{file['credits']} credits, "
         f"sha256 {file['sha256'][:12]}…."
     )
 

@@ -15,6 +15,7 @@ from types import ModuleType
 import assets
 import assets.requests
 import exports.alerts
+from assets import decisions
 from exports.alerts import outbox
 from pipelines import night
 from pipelines.models import Models
@@ -52,7 +53,7 @@ def sinks() -> Mapping[str, ModuleType]:
 
 def raw_tables() -> dict[str, RawTable]:
     """The shape of every table that models may read and no model makes."""
-    tables: dict[str, RawTable] = {**outbox.TABLES, **night.TABLES}
+    tables: dict[str, RawTable] = {**outbox.TABLES, **decisions.TABLES, **night.TABLES}
     for module in sources():
         tables |= module.TABLES
     return tables

@@ -255,8 +255,8 @@ def in_background(events: Iterator[Any]) -> Iterator[list[Any]]:
                     listener(event)
                 waiting.put(event)
             waiting.put(done)
-        except BaseException as error:  # handed to the thread that asked
-            waiting.put(error)
+        except BaseException as error:  # noqa: BLE001
+            waiting.put(error)  # raised again in the thread that asked
 
     thread = threading.Thread(target=produce, name="night")
     thread.start()

@@ -1,8 +1,9 @@
 """Dagster's local history of a night, written many events at a time.
 
-Dagster's SQLite log opens a database anew and commits for every event: some 10 ms of a core each, and a first night has
-hundreds (docs/benchmarks.md). Here one connection a file stays open, and events that belong together are one transaction.
-Only speed lives here: without it, or with another storage (Postgres), the same events are written the same way, one by one.
+Dagster's SQLite log opens a database anew and commits for every event: some 10 ms of a core each,
+and a first night has hundreds. Here one connection a file stays open, and events that belong
+together are one transaction. Only speed lives here: without it, or with another storage (Postgres),
+the same events are written by the same methods, one by one.
 """
 
 import os
@@ -17,12 +18,13 @@ from dagster._core.storage.sql import create_engine
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from sqlalchemy.pool import QueuePool
 
-BATCH = "DAGSTER_EVENT_BATCH_SIZE"  # Dagster's own switch: what a run plans is handed to the storage as one batch
+# Dagster's own switch: what a run plans is handed to the storage as one batch.
+BATCH = "DAGSTER_EVENT_BATCH_SIZE"
 
 
 @contextmanager
 def quick(instance: dg.DagsterInstance) -> Iterator[None]:
-    """Keeps the event log's connections open until the end. A second `quick` inside the first does nothing."""
+    """Keeps the event log's connections open until the end; inside another, does nothing."""
     storage = instance.event_log_storage
     if type(storage) is not SqliteEventLogStorage or "_connect" in vars(storage):
         yield
@@ -30,7 +32,9 @@ def quick(instance: dg.DagsterInstance) -> Iterator[None]:
     kept = _KeptOpen(storage)
     before = os.environ.get(BATCH)
     os.environ[BATCH] = before or "1000"
-    vars(storage).update(_connect=kept.connect, store_event_batch=kept.store, _together=kept.together)
+    vars(storage).update(
+        _connect=kept.connect, store_event_batch=kept.store, _together=kept.together
+    )
     try:
         yield
     finally:
@@ -51,7 +55,7 @@ def together(instance: dg.DagsterInstance) -> Iterator[None]:
 
 
 class _KeptOpen:
-    """One engine for each file of Dagster's event log (a run's own, and the index over all), used by one thread at a time."""
+    """An engine for each file of the event log (a run's own, the index), for one thread."""
 
     def __init__(self, storage: SqliteEventLogStorage) -> None:
         self.storage = storage
@@ -63,7 +67,7 @@ class _KeptOpen:
 
     @contextmanager
     def connect(self, shard: str) -> Iterator[Any]:
-        """A connection in a transaction, as the storage's own method gives; other threads get the storage's own."""
+        """A connection in a transaction, as the storage's own gives to every other thread."""
         if threading.get_ident() != self.owner:
             with self.slow(shard) as connection:
                 yield connection

@@ -1,6 +1,8 @@
-"""How an SQL file becomes a table or a claim: what it depends on, its grain, its days, its documentation; and how it is built.
+"""How an SQL file becomes a table or a claim: what it depends on, its grain, its days, its
+documentation; and how it is built.
 
-Everything is read out of the file (house, "How a SQL file speaks"); nobody types dependencies twice.
+Everything is read out of the file (house, "How a SQL file speaks"); nobody types dependencies
+twice.
 """
 
 import functools
@@ -10,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -23,11 +25,12 @@ from pipelines.store import WHOLE, Draft, RawTable, digest, parquet_list, quote,
 
 SQL = Path(__file__).parents[1] / "sql"
 LAYERS = ("raw", "staging", "marts", "ops")
-DAY_PARAMETERS = {"day", "is_complete", "history_until"}
+DAY_PARAMETERS = {"day", "is_complete", "history_until", "is_tomorrow"}
 ALL_DAYS = -1
 SIDE_BY_SIDE = 4  # from so many days on, each core builds a day of its own
 
-# What a partition's objects hold, as the store measured it when they were written: one row for each object.
+# What a partition's objects hold, as the store measured it when they were written: one row for each
+# object.
 MANIFESTS = {"raw.request_manifest": "raw.requests", "ops.export_manifest": "exports.usage_by_key"}
 MANIFEST_COLUMNS = {
     "usage_date": "date",
@@ -88,15 +91,15 @@ def read_statement(path: Path, name: str) -> Statement:
         else:
             prose.append(line.removeprefix("--").strip())
     ctes = {cte.alias for cte in tree.find_all(exp.CTE)}
-    inputs = sorted(
-        {f"{table.db}.{table.name}" for table in tree.find_all(exp.Table) if table.db}
-    )
+    inputs = sorted({f"{table.db}.{table.name}" for table in tree.find_all(exp.Table) if table.db})
     for table in tree.find_all(exp.Table):
         if not table.db and table.name and table.name not in ctes:
             raise ModelError(f"{path}: '{table.name}' is no CTE; write a table with its layer.")
     for named in inputs:
         if named.split(".")[0] not in LAYERS:
-            raise ModelError(f"{path}: '{named}' is in no layer of the house ({', '.join(LAYERS)}).")
+            raise ModelError(
+                f"{path}: '{named}' is in no layer of the house ({', '.join(LAYERS)})."
+            )
     columns = tuple(tree.named_selects)
     documentation = {}
     for line in text.splitlines():
@@ -183,7 +186,13 @@ class Models:
             return (MANIFESTS[table],)
         if table in self.models and self.models[table].is_view:
             return tuple(
-                sorted({base for name in self.models[table].inputs for base in self.stored_inputs(name)})
+                sorted(
+                    {
+                        base
+                        for name in self.models[table].inputs
+                        for base in self.stored_inputs(name)
+                    }
+                )
             )
         return (table,)
 
@@ -194,7 +203,7 @@ class Models:
         return sorted({day for base in self.stored_inputs(table) for day in draft.days(base)})
 
     def wanted_days(self, draft: Draft, model: Statement, clock: Clock) -> list[date]:
-        """The days a `$day` model should have: those of its inputs, and tomorrow where it says so."""
+        """The days a `$day` model should have: its inputs' days, and tomorrow where it says so."""
         days = {
             day
             for name in model.inputs
@@ -212,15 +221,18 @@ class Models:
         if not self.is_by_day(table):
             return None
         back = statement.look_back.get(table, 0 if day is not None else ALL_DAYS)
-        last = day if day is not None else max([clock.today, *self.days(draft, table)])
+        known = self.days(draft, table)
+        last = (day or max([clock.today, *known])).toordinal()
+        first = 0 if back == ALL_DAYS else (day or clock.today).toordinal() - back
         if table == statement.name:
-            last -= timedelta(days=1)
-        first = date.min if back == ALL_DAYS else (day or clock.today) - timedelta(days=back)
-        return [known for known in self.days(draft, table) if first <= known <= last]
+            last -= 1
+        return [one for one in known if first <= one.toordinal() <= last]
 
     def content(self, draft: Draft, table: str, day: date) -> str:
         """A hash of what a table holds of a day."""
-        parts: list[object] = [self.view_logic(table)] if table in self.models and self.models[table].is_view else []
+        parts: list[object] = (
+            [self.view_logic(table)] if table in self.models and self.models[table].is_view else []
+        )
         for base in self.stored_inputs(table):
             partitions = draft.partitions(base)
             keys = [str(day)] if self.is_by_day(base) else sorted(partitions)
@@ -230,9 +242,16 @@ class Models:
     # ---- fingerprints -----------------------------------------------------------------------
 
     def fingerprint(
-        self, draft: Draft, statement: Statement, day: date | None, values: Mapping[str, object], clock: Clock
+        self,
+        draft: Draft,
+        statement: Statement,
+        day: date | None,
+        values: Mapping[str, object],
+        clock: Clock,
     ) -> str:
-        """What a result depends on: the statement, the values it names, the content of all it reads."""
+        """What a result depends on: the statement, the values it names, the content of all it
+        reads.
+        """
         parts: list[object] = [duckdb.__version__, statement.logic]
         parts += [f"{name}={values[name]}" for name in sorted(statement.parameters)]
         for table in statement.inputs:
@@ -268,7 +287,9 @@ class Models:
         days: Iterable[date] | None = None,
         connection: duckdb.DuckDBPyConnection | None = None,
     ) -> None:
-        """Makes `table` readable by its name on a connection (default: the draft's), narrowed to `days`."""
+        """Makes `table` readable by its name on a connection (default: the draft's), narrowed to
+        `days`.
+        """
         if table in self.models and self.models[table].is_view:
             model = self.models[table]
             for name in model.inputs:
@@ -297,7 +318,9 @@ class Models:
         ]
         if not rows:
             return empty_select(MANIFEST_COLUMNS)
-        return f"select * from (values {', '.join(rows)}) as manifest ({', '.join(MANIFEST_COLUMNS)})"
+        return (
+            f"select * from (values {', '.join(rows)}) as manifest ({', '.join(MANIFEST_COLUMNS)})"
+        )
 
     def empty(self, table: str) -> str:
         """A select of the table's columns and no row, for a table that has no object yet."""
@@ -348,7 +371,9 @@ class Models:
         *,
         force: Callable[[date | None], bool] = lambda _: False,
     ) -> Iterator[tuple[date | None, int, str | None]]:
-        """Builds what is out of date of one model; yields (day or None, rows, credits) for each object written."""
+        """Builds what is out of date of one model; yields (day or None, rows, credits) for each
+        object written.
+        """
         if model.is_view:
             return
         wanted: list[date | None] = (
@@ -371,7 +396,11 @@ class Models:
         if len(stale) < SIDE_BY_SIDE or model.name in model.inputs:
             for day, mark, values in stale:
                 mark = mark or self.fingerprint(draft, model, day, values, clock)
-                if model.name in model.inputs and self._is_fresh(draft, model, day, mark) and not force(day):
+                if (
+                    model.name in model.inputs
+                    and self._is_fresh(draft, model, day, mark)
+                    and not force(day)
+                ):
                     continue
                 for table in model.inputs:
                     self.bind(draft, table, self.window(draft, model, table, day, clock))
@@ -381,6 +410,7 @@ class Models:
                     day,
                     fingerprint=mark,
                     parameters={name: values[name] for name in model.parameters},
+                    has_credits="credits" in model.columns,
                 )
                 yield day, item.rows, item.credits
             return
@@ -400,9 +430,13 @@ class Models:
         clock: Clock,
         stale: list[tuple[date | None, str, dict[str, object]]],
     ) -> Iterator[tuple[date | None, int, str | None]]:
-        """Many days of one model: each core takes the next day; results are taken in in the order of the days."""
+        """Many days of one model: each core takes the next day; results are taken in in the order
+        of the days.
+        """
 
-        def write(place: tuple[date | None, str, dict[str, object]], target: Path) -> tuple[int, str | None]:
+        def write(
+            place: tuple[date | None, str, dict[str, object]], target: Path
+        ) -> tuple[int, str | None]:
             day, _, values = place
             connection = idle.get()
             try:
@@ -410,7 +444,10 @@ class Models:
                     window = self.window(draft, model, table, day, clock)
                     self.bind(draft, table, window, connection)
                 parameters = {name: values[name] for name in model.parameters}
-                return write_parquet(connection, self._ordered(model), target, parameters)
+                has_credits = "credits" in model.columns
+                return write_parquet(
+                    connection, self._ordered(model), target, parameters, has_credits
+                )
             finally:
                 idle.put(connection)
 
@@ -467,6 +504,7 @@ def _typed_null(found: re.Match[str]) -> str:
         "history_until": "date",
         "as_of": "timestamp",
         "is_complete": "boolean",
+        "is_tomorrow": "boolean",
         "stripe_livemode": "boolean",
         "alerts_sensitivity": "varchar",
     }.get(name, "double" if name.startswith("alerts_") else "integer")

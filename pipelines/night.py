@@ -1,4 +1,5 @@
-"""What a night does, in order: land, model, export, audit, publish, tell. Safe to run twice, or from two places.
+"""What a night does, in order: land, model, export, audit, publish, tell. Safe to run twice, or
+from two places.
 
 Knows nothing of Dagster or of a terminal: it yields what happened, and they show it.
 """
@@ -17,6 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from assets import decisions
 from exports import files as export_files
 from exports.alerts import outbox
 from pipelines import warehouse
@@ -35,7 +37,9 @@ from pipelines.store import (
 
 
 class NightFailed(RuntimeError):
-    """The night stopped before publishing; the text says what broke, and that the previous snapshot stays."""
+    """The night stopped before publishing; the text says what broke, and that the previous snapshot
+    stays.
+    """
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,9 @@ class Built:
 
 @dataclass(frozen=True)
 class Checked:
-    """A claim about a table was checked; `found` says what broke it. Not news: nothing it reads has changed since."""
+    """A claim about a table was checked; `found` says what broke it. Not news: nothing it reads has
+    changed since.
+    """
 
     table: str
     claim: str
@@ -90,7 +96,8 @@ Event = Started | Built | Checked | Published | Told
 class Night:
     """One night over one root.
 
-    `forced`: days that are built again though nothing they stand on changed (backfill); `everything`: all below raw (rebuild).
+    `forced`: days that are built again though nothing they stand on changed (backfill);
+    `everything`: all below raw (rebuild).
     """
 
     settings: Settings
@@ -106,7 +113,7 @@ class Night:
     record: dict[str, Any] = field(default_factory=dict)
 
     def run(self) -> Iterator[Event]:
-        """Runs the night, yielding what happened. Raises NightFailed, StoreError or SettingsError."""
+        """Runs the night, yielding what happens. Raises NightFailed, StoreError, SettingsError."""
         store = Store(self.settings.root)
         with ExitStack() as stack:
             stack.enter_context(store.lock(self.wait_seconds))
@@ -124,7 +131,8 @@ class Night:
             journal.end("published" if journal.snapshot_id else "nothing new", "")
 
     def _work(self, store: Store, draft: Draft, journal: "NightJournal") -> Iterator[Event]:
-        outbox.arm(self.sinks, self.settings.alerts.sinks)  # a mistaken sink is said before the work
+        # a mistaken sink is said before the work
+        outbox.arm(self.sinks, self.settings.alerts.sinks)
         yield Started("land")
         yield from self._land(draft)
         yield Started("model")
@@ -141,7 +149,7 @@ class Night:
         for sentence, is_failure in outbox.deliver(store, self.settings, self.clock, self.sinks):
             yield Told(sentence, is_failure)
         if len(store.journal("raw.deliveries").entries()) != before:
-            adopt_journals(draft)
+            adopt_journals(draft, outbox.TABLES)  # what was decided meanwhile is for the next night
             yield from self._model(draft)
             if draft.is_changed:
                 yield from self._audit(draft)
@@ -177,7 +185,9 @@ class Night:
                 exported = True
             began = time.monotonic()
             force = (lambda _: True) if self.everything else self.forced
-            for day, rows, credits in self.models.build(draft, model, self.clock, values, force=force):
+            for day, rows, credits in self.models.build(
+                draft, model, self.clock, values, force=force
+            ):
                 yield Built(model.name, day, rows, credits, time.monotonic() - began)
                 began = time.monotonic()
 
@@ -192,7 +202,9 @@ class Night:
             began = time.monotonic()
 
     def _audit(self, draft: Draft) -> Iterator[Event]:
-        """Everything the night would publish, at once: grains of what changed, then every claim whose tables changed."""
+        """Everything the night would publish, at once: grains of what changed, then every claim
+        whose tables changed.
+        """
         broken: list[Checked] = []
         for checked in (*self._grains(draft), *self._claims(draft)):
             yield checked
@@ -240,17 +252,21 @@ class Night:
         grain = ", ".join(model.grain)
         nulls = " or ".join(f"{name} is null" for name in model.grain if name not in model.nullable)
         day = "min(usage_date)" if "usage_date" in model.columns else "null"
-        # Many rows: their hash first, so that the check of a clean day keeps eight bytes a row.
+        # Many rows: their hash first, so that the check of a clean day keeps eight bytes a row; 0
+        # is a null.
+        mark = f"case when {nulls} then 0 else hash({grain}) end" if nulls else f"hash({grain})"
         suspects = draft.connection.execute(
-            f"select h from (select hash({grain}) as h from {model.name}) group by h having count(*) > 1 limit 1"
+            f"select h from (select {mark} as h from {model.name}) group by h having count(*) > 1 "
+            f"or h = 0 limit 1"
         ).fetchall()
         rows: list[tuple[Any, ...]] = []
         if suspects:
             rows = draft.connection.execute(
-                f"select {day}, count(*), {grain} from {model.name} group by {grain} having count(*) > 1 "
+                f"select {day}, count(*), {grain} from {model.name} group by {grain} having "
+                f"count(*) > 1 "
                 f"order by {grain} limit 1"
             ).fetchall()
-        if nulls and not rows:
+        if suspects and nulls and not rows:
             rows = draft.connection.execute(
                 f"select {day}, 0, {grain} from {model.name} where {nulls} group by {grain} limit 1"
             ).fetchall()
@@ -260,19 +276,31 @@ class Night:
         shown = ", ".join(f"{name} {value}" for name, value in zip(model.grain, key, strict=True))
         what = f"expected 1 row, found {count}" if count else "expected no null, found one"
         return Checked(
-            model.name, "grain", False, False,
-            f"on {when or 'no one day'}, {model.name} is not one row for each {grain}: {what}, for {shown}",
+            model.name,
+            "grain",
+            False,
+            False,
+            f"on {when or 'no one day'}, {model.name} is not one row for each {grain}: {what}, "
+            f"for {shown}",
         )
 
     def _claims(self, draft: Draft) -> Iterator[Checked]:
         values = self.settings.parameters()
         for name, claim in self.models.claims.items():
             table = claim_table(self.models, name)
-            marks = self.models.fingerprint(draft, claim, None, values | self.clock.parameters(), self.clock)
+            marks = self.models.fingerprint(
+                draft, claim, None, values | self.clock.parameters(), self.clock
+            )
             known = draft.checks.get(name, "")
-            if known.partition(" ")[0] == marks:  # nothing it reads has changed since it was checked
+            # nothing it reads has changed since it was checked
+            if known.partition(" ")[0] == marks:
                 yield Checked(
-                    table, name, known == marks, claim.is_warning, known.partition(" ")[2], is_news=False
+                    table,
+                    name,
+                    known == marks,
+                    claim.is_warning,
+                    known.partition(" ")[2],
+                    is_news=False,
                 )
                 continue
             rows = self.models.query(draft, claim, self.clock, values, None)
@@ -290,14 +318,18 @@ class Night:
         return snapshot
 
     def _derive(self, store: Store) -> Iterator[Event]:
-        """What is made from the snapshot alone: after a kill between the two, the next night makes it."""
+        """What is made from the snapshot alone: after a kill between the two, the next night makes
+        it.
+        """
         snapshot = store.snapshot()
         if snapshot is None:
             return
         if warehouse.published_id(store.root) != snapshot.snapshot_id:
             yield Started("warehouse")
             warehouse.build(store, snapshot, self.models)
-        export_files.deliver(store.root, snapshot, self.settings.path(self.settings.exports.location))
+        export_files.deliver(
+            store.root, snapshot, self.settings.path(self.settings.exports.location)
+        )
 
 
 def claim_table(models: Models, name: str) -> str:
@@ -325,17 +357,21 @@ def _credits(objects: tuple[Any, ...]) -> str | None:
 
 # ---- journals -------------------------------------------------------------------------------
 
-def adopt_journals(draft: Draft) -> None:
-    """Brings `raw.deliveries`, whose lines are durable by themselves, into what the night stands on."""
-    entries = draft.store.journal("raw.deliveries").entries()
-    if entries:
-        shape = outbox.TABLES["raw.deliveries"]
+
+JOURNALS = outbox.TABLES | decisions.TABLES
+
+
+def adopt_journals(draft: Draft, journals: Mapping[str, RawTable] = JOURNALS) -> None:
+    """Brings journals, whose lines are durable by themselves, into what the night stands on."""
+    for table, shape in journals.items():
+        entries = draft.store.journal(table).entries()
         instants = [name for name, (kind, _) in shape.columns.items() if kind == "timestamp"]
         rows = [
-            entry | {name: datetime.fromisoformat(entry[name]) for name in instants}
+            entry | {name: datetime.fromisoformat(entry[name]) for name in instants if entry[name]}
             for entry in entries
         ]
-        draft.replace("raw.deliveries", arrow_table(shape, rows))
+        if rows:
+            draft.replace(table, arrow_table(shape, rows))
 
 
 TABLES = {
@@ -398,7 +434,8 @@ class NightJournal:
     def table(self) -> pa.Table:
         """Every night up to this one."""
         entries = [
-            json.loads(path.read_text(encoding="utf-8")) for path in sorted(self.folder.glob("[0-9]*.json"))
+            json.loads(path.read_text(encoding="utf-8"))
+            for path in sorted(self.folder.glob("[0-9]*.json"))
         ]
         entries = [entry for entry in entries if entry["night_id"] != self.entry["night_id"]]
         instants = ("as_of", "started_at")

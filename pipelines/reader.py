@@ -2,7 +2,7 @@
 usage of local days.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
@@ -17,21 +17,26 @@ from pipelines.warehouse import NAME
 
 QUARTER = timedelta(minutes=15)
 
-GROUPS = {
-    "model": ("model", ""),
-    "key": (
-        "usage.workspace_id, api_key_id, keys.name as key_name",
-        "left join staging.keys as keys using (api_key_id)",
-    ),
-    "member": (
-        "usage.workspace_id, member_id, members.name as member_name",
-        "left join staging.members as members using (workspace_id, member_id)",
-    ),
-    "workspace": (
-        "usage.workspace_id, workspaces.name as workspace_name",
-        "left join staging.workspaces as workspaces using (workspace_id)",
-    ),
-    "day": ("(quarter_at at time zone 'UTC' at time zone $zone)::date as usage_date", ""),
+# What a row of each view is about: the columns of the mart it shows (days stand before them).
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "model": ("workspace_id", "model"),
+    "key": ("workspace_id", "api_key_id", "key_name"),
+    "member": ("workspace_id", "member_id", "member_name"),
+    "workspace": ("workspace_id", "workspace_name"),
+    "day": (),
+}
+LOCAL_DATE = "(quarter_at at time zone 'UTC' at time zone $zone)::date"
+EXPRESSIONS = {
+    "usage_date": f"{LOCAL_DATE} as usage_date",
+    "workspace_id": "usage.workspace_id",
+    "key_name": "keys.name as key_name",
+    "member_name": "members.name as member_name",
+    "workspace_name": "workspaces.name as workspace_name",
+}
+NAMES = {
+    "key": "left join staging.keys as keys using (api_key_id)",
+    "member": "left join staging.members as members using (workspace_id, member_id)",
+    "workspace": "left join staging.workspaces as workspaces using (workspace_id)",
 }
 MEASURES = (
     "request_count",
@@ -71,6 +76,15 @@ class Reader:
         )
         return str(found[0]["time_zone"] or "UTC") if found else "UTC"
 
+    def knows(self, workspace_id: str) -> bool:
+        """Whether a workspace is in the directory or has usage."""
+        known = self.rows(
+            """select 1 from staging.workspaces where workspace_id = $id
+            union all select 1 from marts.usage_by_key where workspace_id = $id limit 1""",
+            id=workspace_id,
+        )
+        return bool(known)
+
     def usage(
         self,
         group_by: str,
@@ -78,31 +92,43 @@ class Reader:
         end: datetime,
         zone: str,
         workspace_id: str | None = None,
+        *,
+        each_day: bool = False,
     ) -> list[dict[str, Any]]:
-        """Usage of `start` ≤ quarter < `end` (UTC instants), grouped; the sum over groups is the
-        sum of the quarters.
+        """Usage of `start` ≤ quarter < `end` (UTC instants), grouped; summed over the span, or for
+        each local day of `zone`. Whatever the grouping, it sums to the quarters, exactly.
         """
-        columns, join = GROUPS[group_by]
+        names = usage_columns(group_by, each_day=each_day)
         parameters: dict[str, Any] = {"start": start, "end": end}
-        if "$zone" in columns:
+        if "usage_date" in names:
             parameters["zone"] = zone
         where = ""
         if workspace_id is not None:
             where = "and usage.workspace_id = $workspace"
             parameters["workspace"] = workspace_id
+        columns = ", ".join(EXPRESSIONS.get(name, name) for name in names)
         measures = ", ".join(
-            f"sum({name})::{'decimal(38, 9)' if name == 'credits' else 'bigint'} as {name}"
+            f"sum(credits)::decimal(38, 9) as {name}"
+            if name == "credits"
+            else f"least(sum({name}), 9223372036854775807)::bigint as {name}"
             for name in MEASURES
         )
-        order = "usage_date" if group_by == "day" else "credits desc, all"
-        order = "1" if group_by == "day" else "credits desc, 1, 2"
+        order = ", ".join(["usage_date" if "usage_date" in names else "credits desc", *names])
         return self.rows(
             f"""select {columns}, {measures}
-                from marts.usage_quarter_hourly as usage {join}
+                from marts.usage_quarter_hourly as usage {NAMES.get(group_by, "")}
                 where quarter_at >= $start and quarter_at < $end {where}
                 group by all order by {order}""",
             **parameters,
         )
+
+
+def usage_columns(group_by: str, *, each_day: bool) -> list[str]:
+    """What a usage view is grouped by; summed over the span, a model's workspaces are one."""
+    names = list(GROUPS[group_by])
+    if group_by == "model" and not each_day:
+        names.remove("workspace_id")
+    return ["usage_date", *names] if each_day or group_by == "day" else names
 
 
 def local_days(first: date, last: date, zone: str) -> tuple[datetime, datetime]:
@@ -134,6 +160,8 @@ def published(root: Path) -> Iterator[Reader]:
     """Opens what is published. Raises StoreError where nothing is."""
     path = root / NAME
     if not path.exists():
+        if (root / "snapshot.json").exists():
+            raise StoreError(f"{path} is gone: run 'meterhouse publish' to make it again.")
         raise StoreError(f"Nothing is published under {root} yet: run 'meterhouse nightly' first.")
     connection = duckdb.connect()
     try:

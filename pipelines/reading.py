@@ -10,13 +10,14 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import re
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, Inexact, InvalidOperation
 from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
@@ -48,8 +49,9 @@ class Number(str):
 # ---- kinds of field -------------------------------------------------------------------------
 
 PLAIN_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
+DIGITS = re.compile(r"[0-9]+", re.ASCII)
 INSTANT = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(\.\d+)?([Zz]|[+-]\d\d:\d\d)?", re.ASCII
+    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(\.\d+)?([Zz]|[+-]\d\d:[0-5]\d)?", re.ASCII
 )
 
 
@@ -116,19 +118,26 @@ def _number(value: Any, name: str) -> Decimal | None:
 
 
 NINE_PLACES = Decimal("1E-9")
+EXACTLY = Context(prec=38, traps=[Inexact, InvalidOperation])
+
+
+def to_nine_places(number: Decimal, name: str) -> Decimal:
+    """A number as decimal(18, 9), not negative. Raises RecordRefused rather than round, however far off the digit stands."""
+    if number < 0:
+        raise RecordRefused(f"{name} is negative")
+    if number >= 1_000_000_000:
+        raise RecordRefused(f"{name} is 10^9 or more")
+    try:
+        return number.copy_abs().quantize(NINE_PLACES, context=EXACTLY)
+    except (Inexact, InvalidOperation):
+        raise RecordRefused(f"{name} has more than nine places") from None
 
 
 def _credits(value: Any, name: str, zone: Zone) -> Decimal:
     number = _number(value, name)
     if number is None:
         raise RecordRefused(f"{name} is missing")
-    if number < 0:
-        raise RecordRefused(f"{name} is negative")
-    if number >= 1_000_000_000:
-        raise RecordRefused(f"{name} is 10^9 or more")
-    if number.normalize().as_tuple().exponent < -9:  # type: ignore[operator]
-        raise RecordRefused(f"{name} has more than nine places")
-    return abs(number).quantize(NINE_PLACES)
+    return to_nine_places(number, name)
 
 
 def _float_money(value: Any, name: str, zone: Zone) -> str:
@@ -143,6 +152,8 @@ def _float_money(value: Any, name: str, zone: Zone) -> str:
 
 
 def _count(value: Any, name: str, zone: Zone) -> int | None:
+    if isinstance(value, str) and DIGITS.fullmatch(value):
+        value = value.lstrip("0") or "0"  # a text of digits may begin with noughts; a JSON number can't
     number = _number(value, name)
     if number is None:
         return None
@@ -223,15 +234,25 @@ CLEAN_INSTANT = (
     r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{{1,9}})?(?:Z|[+-](?:0[0-9]|1[0-4]):[0-5][0-9])') "
     "then {0}::timestamptz::timestamp else error('instant') end)"
 )
-CLEAN_COUNT = "case when {0} >= 0 and {0} < 9e15 and {0} = trunc({0}) then {0}::bigint else error('count') end"
-CLEAN_CREDITS = r"regexp_full_match({0}, '[0-9]{{1,9}}(\.[0-9]{{1,9}})?')"
+# As text: read as a number, true is 1, " 1" is 1 and 0.5 is a whole one.
+CLEAN_COUNT = (
+    r"case when regexp_full_match({0}, '(0|[1-9][0-9]{{0,14}})(\.0)?') then {0}::bigint else error('count') end"
+)
+CLEAN_CREDITS = r"regexp_full_match({0}, '(0|[1-9][0-9]{{0,8}})(\.[0-9]{{1,9}})?')"
 
 
 def _absent(sql: str) -> str:
     return f"case when {{0}} is null or {{0}} = '' then null else {sql} end"
 
 
-TEXT = Kind("varchar", "nullif({0}, '')", "varchar", _text, pa.string())
+TEXT = Kind(
+    "varchar",
+    f"case when {SURELY_TEXT} then {{0}} when {{0}} is null or {{0}} = '' then null "
+    f"when {NOT_SURELY_TEXT} then error('text') else {{0}} end",
+    "varchar",
+    _text,
+    pa.string(),
+)
 IDENTIFIER = Kind(
     "varchar",
     f"case when {SURELY_TEXT} then {{0}} when {{0}} is null or {{0}} = '' or {NOT_SURELY_TEXT} "
@@ -260,9 +281,16 @@ FLOAT_MONEY = Kind(
     needed=True,
 )
 COUNT = Kind(
-    "double", f"case when {{0}} is null then null else {CLEAN_COUNT} end", "bigint", _count, pa.int64()
+    "varchar", f"case when {{0}} is null then null else {CLEAN_COUNT} end", "bigint", _count, pa.int64()
 )
-FLAG = Kind("boolean", "{0}", "boolean", _flag, pa.bool_())
+FLAG = Kind(
+    "varchar",
+    "case when {0} is null then null when {0} = 'true' then true when {0} = 'false' then false "
+    "else error('flag') end",
+    "boolean",
+    _flag,
+    pa.bool_(),
+)
 MOMENT = Kind("varchar", _absent(CLEAN_INSTANT), "timestamp", _instant, MICROSECONDS)
 COMPLETED = Kind(
     "varchar",
@@ -321,6 +349,10 @@ class SpooledObject:
     quarantine: list["Quarantined"] = field(default_factory=list)
     read_count: int = 0
 
+    def place_in(self, spool: Path) -> Path:
+        """Where its bytes may lie while they pass through: a name without meaning to the engine."""
+        return spool / hashlib.sha256(os.fsencode(self.location)).hexdigest()[:24]
+
     def set_aside(self, number: int, offset: int, text: bytes, reason: str) -> None:
         """Remembers a line that does not land: by place, length and hash."""
         sha256 = hashlib.sha256(text).hexdigest()
@@ -338,6 +370,11 @@ class Quarantined:
     reason: str
 
 
+def shown(place: Path | str) -> str:
+    """A path as text that may be stored: what is no UTF-8 in a name is shown as U+FFFD."""
+    return os.fsencode(place).decode("utf-8", errors="replace")
+
+
 def shape_of(name: str) -> tuple[Literal["json", "csv"], bool] | None:
     """(shape, whether gzip) by the suffixes of a name; None for a suffix the house doesn't know."""
     packed = name.endswith(".gz")
@@ -352,12 +389,11 @@ def read_through(spooled: SpooledObject, long_numbers: str | None, spool: Path) 
     DuckDB checks no gzip CRC and passes JSON numbers through double (facts/landing.md), so both are seen to here.
     Sets `refused` where the bytes can't be trusted; the hash is then of the raw bytes.
     """
-    hasher, lines, last, suspicion = hashlib.sha256(), 0, b"\n", ""
-    tail = b""
+    hasher, lines = hashlib.sha256(), LineScan(long_numbers, spooled.shape == "json")
     target = None
     source = spooled.path
     if spooled.packed:
-        target = (spool / hashlib.sha256(spooled.location.encode()).hexdigest()[:24]).open("wb")
+        target = spooled.place_in(spool).open("wb")
     inflated = 0
     try:
         for chunk in _chunks(source, spooled.packed):
@@ -368,19 +404,9 @@ def read_through(spooled: SpooledObject, long_numbers: str | None, spool: Path) 
             ):
                 raise ObjectRefused(f"unpacks to more than {inflated} bytes")
             hasher.update(chunk)
-            lines += chunk.count(b"\n")
-            last = chunk[-1:]
+            lines.add(chunk)
             if target is not None:
                 target.write(chunk)
-            for start in range(0, len(chunk), LINE_LIMIT // 2):
-                if chunk.find(b"\n", start, start + LINE_LIMIT // 2) < 0 and len(chunk) >= LINE_LIMIT // 2:
-                    suspicion = "a long line"
-            if long_numbers is not None and not suspicion:
-                if _matches(long_numbers, chunk) or _matches(long_numbers, tail + chunk[:256]):
-                    suspicion = "a long number"
-                elif b"\\" in chunk and ESCAPED_LETTER.search(tail[-5:] + chunk):
-                    suspicion = "a letter written as its number, which may hide a name"
-                tail = chunk[-256:]
     except (ObjectRefused, EOFError, zlib.error, gzip.BadGzipFile) as error:
         spooled.refused = str(error) or "truncated gzip"
         with source.open("rb") as file:
@@ -391,9 +417,10 @@ def read_through(spooled: SpooledObject, long_numbers: str | None, spool: Path) 
             target.close()
     if target is not None:
         spooled.path = Path(target.name)
+    lines.end()
     spooled.sha256 = hasher.hexdigest()
-    spooled.line_count = lines + (0 if last == b"\n" else 1)
-    spooled.suspicion = suspicion
+    spooled.line_count = lines.count
+    spooled.suspicion = lines.suspicion
 
 
 def _chunks(path: Path, packed: bool) -> Iterator[bytes]:
@@ -416,16 +443,92 @@ def _chunks(path: Path, packed: bool) -> Iterator[bytes]:
 # ---- the careful path -----------------------------------------------------------------------
 
 
-ESCAPED_LETTER = re.compile(rb"\\u00[4-7]")
+# What DuckDB's JSON reader takes though it is no JSON, even in fields that nobody asked for. Each pattern begins with a
+# letter or two that RE2 looks for many bytes at a time; all of them in one would cost ten times as much.
+NO_JSON = (r",\s*[}\]]", *(rf"{word}\s*[,}}\]]" for word in ("NaN", "Infinity")))
+LOOKS_ODD = re.compile("|".join(NO_JSON).encode())
+ESCAPED_LETTER = r"\\u00(?:[4-7]|00)"
 
 
 def long_number_pattern(known: RequestFormat) -> str | None:
-    """Finds a JSON number too long to pass through double unharmed, in a field whose value must be exact."""
-    names = [name for name, kind in known.fields.items() if kind.long_number]
+    """Finds a JSON number too long to pass through double unharmed, as the value of a field that must be exact."""
+    names = [re.escape(name) for name, kind in known.fields.items() if kind.long_number]
     if not names:
         return None
-    # No quote in front: RE2 looks for a pattern's first letters fast, and quotes are everywhere.
-    return "|".join(rf'{re.escape(name)}"\s*:\s*[-+0-9.eE]{{16}}' for name in names)
+    return rf'"(?:{"|".join(names)})"\s*:\s*(?:[-+0-9.eE]{{16}}|[-+0-9.]+[eE])'
+
+
+class LineScan:
+    """Counts the lines of an object as its bytes pass, and says why the clean path may not be trusted with them.
+
+    A line that looks odd is held against the careful path's JSON before it counts: a text may hold `, }` or many brackets.
+    Not looked for: NaN and Infinity in another spelling than Python's (DuckDB takes `nan`, `NAN`, `inf` too) as the value of
+    a text or of a field that is not kept; to search in any case costs nearly what hashing does.
+    """
+
+    def __init__(self, long_numbers: str | None, is_json: bool) -> None:
+        self.count = 0
+        self.suspicion = ""
+        self._is_json = is_json
+        self._rest = b""  # the beginning of a line that goes on in the next chunk
+        self._is_open = False
+        self._long_numbers: tuple[str, ...] = ()
+        self._patterns = NO_JSON
+        if long_numbers:
+            # A field stands behind a brace or a comma, and behind commas the bytes are searched anyhow.
+            comma, brace = rf",\s*(?:[}}\]]|{long_numbers})", rf"\{{\s*{long_numbers}"
+            self._long_numbers = (rf",\s*{long_numbers}", brace)
+            self._patterns = (comma, brace, *NO_JSON[1:])
+
+    def add(self, chunk: bytes) -> None:
+        """The next bytes of the object, at least one."""
+        lengths = list(map(len, io.BytesIO(chunk)))
+        self._is_open = not chunk.endswith(b"\n")
+        self.count += len(lengths) - self._is_open
+        if self.suspicion:
+            return
+        longest = max(len(self._rest) + lengths[0], max(lengths))
+        if longest > LINE_LIMIT:
+            self.suspicion = "a long line"
+            return
+        first = self._rest + chunk[: lengths[0]] if self._rest else b""
+        if self._is_json:
+            self.suspicion = self._look(chunk, first, longest)
+        if not self._is_open:
+            self._rest = b""
+        else:
+            self._rest = chunk[-lengths[-1] :] if len(lengths) > 1 else first or chunk
+
+    def end(self) -> None:
+        """There are no more bytes."""
+        self.count += self._is_open
+        if self._is_open and self._is_json and not self.suspicion:
+            self._is_open = False
+            self.suspicion = self._look(self._rest, b"", len(self._rest))
+
+    def _look(self, chunk: bytes, first: bytes, longest: int) -> str:
+        """Why this part is suspect, or nothing; `first` is its first line where that began before it."""
+        texts = (chunk, first) if first else (chunk,)
+        found = [pattern for pattern in self._patterns if _match_any((pattern,), texts)]
+        if found and _match_any(self._long_numbers, texts):
+            return "a long number"
+        if (b"\\" in chunk or b"\\" in first) and _match_any((ESCAPED_LETTER,), texts):
+            return "a letter written as its number, which may hide a name, or a NUL"
+        if found or longest > 2 * NESTING_LIMIT:
+            lines = io.BytesIO(chunk).readlines()
+            lines[0] = first or lines[0]
+            for line in lines[:-1] if self._is_open else lines:
+                brackets = line.count(b"[") + line.count(b"{") if len(line) > 2 * NESTING_LIMIT else 0
+                if brackets > NESTING_LIMIT or (found and LOOKS_ODD.search(line)):
+                    try:
+                        _decode(line, {})
+                    except RecordRefused as error:
+                        return str(error)
+        return ""
+
+
+def _match_any(patterns: Iterable[str], texts: Iterable[bytes]) -> bool:
+    return any(_matches(pattern, text) for pattern in patterns for text in texts)
 
 
 def _matches(pattern: str, chunk: bytes) -> bool:
@@ -440,8 +543,8 @@ def careful_rows(
 ) -> Iterator[dict[str, Any]]:
     """The good records of an object as typed fields with their `_line`; the bad ones go to `spooled.quarantine`.
 
-    `latest`: an instant after which a completed request is from the future. A row's `_place` is its
-    quarantine, should our columns turn out not to hold it.
+    `latest`: an instant after which a completed request is from the future. A row's `_place` is where
+    it stands (line, byte offset, byte length), should our columns turn out not to hold it.
     """
     records = _json_records if spooled.shape == "json" else _csv_records
     spooled.read_count = 0
@@ -451,7 +554,7 @@ def careful_rows(
             if len(text) > LINE_LIMIT:
                 raise RecordRefused(f"longer than {LINE_LIMIT} bytes")
             record = parse(text)
-            row: dict[str, Any] = {"_line": number, "_place": (number, offset, text)}
+            row: dict[str, Any] = {"_line": number, "_place": (number, offset, len(text))}
             for name, kind in known.fields.items():
                 row[name] = kind.careful(record.get(name), name, zone)
                 if kind is COMPLETED and row[name] > latest:
@@ -532,9 +635,12 @@ def _refuse_constant(name: str) -> Any:
     raise RecordRefused(f"{name} is no JSON number")
 
 
+TEXT_IN_JSON = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
+
+
 def _depth(line: str) -> int:
     depth = deepest = 0
-    for letter in line:
+    for letter in TEXT_IN_JSON.sub("", line):
         if letter in "[{":
             depth += 1
             deepest = max(deepest, depth)
@@ -547,6 +653,7 @@ def _csv_records(path: Path, known: RequestFormat) -> Iterator[Parsed]:
     """CSV records by header name; the line is where the record begins, a quoted line break belongs to its record."""
     csv.field_size_limit(LINE_LIMIT)
     header: list[str] | None = None
+    unreadable = ""
     offset = number = 0
     with path.open("rb") as file:
         lines = iter(file.readline, b"")
@@ -557,21 +664,31 @@ def _csv_records(path: Path, known: RequestFormat) -> Iterator[Parsed]:
                 line = line[3:]
                 start += 3
                 offset += 3
-            text = line
-            while text.count(b'"') % 2 and len(text) <= 64 * LINE_LIMIT:
+            parts, length, quotes = [line], len(line), line.count(b'"')
+            while quotes % 2 and length <= 64 * LINE_LIMIT:
                 more = next(lines, b"")
                 if not more:
                     break
                 number += 1
-                text += more
-            offset += len(text)
+                parts.append(more)
+                length += len(more)
+                quotes += more.count(b'"')
+            text = b"".join(parts)
+            offset += length
             text = text.removesuffix(b"\n").removesuffix(b"\r")
             if not text.strip(b" \t"):
                 continue
-            if header is None:
-                header = [name.strip() for name in _csv_cells(text)]
-                continue
-            yield first, start, text, _csv_parser(header, known)
+            if unreadable:
+                yield first, start, text, _refuser(unreadable)
+            elif header is not None:
+                yield first, start, text, _csv_parser(header, known)
+            else:
+                try:
+                    header = [name.strip() for name in _csv_cells(text)]
+                except RecordRefused as error:
+                    # It is set aside like a record, lest a header that runs to the end is passed over in silence.
+                    unreadable = f"the header can't be read: {error}"
+                    yield first, start, text, _refuser(unreadable)
 
 
 def _csv_cells(text: bytes) -> list[str]:
@@ -583,6 +700,13 @@ def _csv_cells(text: bytes) -> list[str]:
         raise RecordRefused("invalid UTF-8") from None
     except (csv.Error, StopIteration):
         raise RecordRefused("malformed CSV") from None
+
+
+def _refuser(reason: str) -> Callable[[bytes], Mapping[str, Any]]:
+    def refuse(_: bytes) -> Mapping[str, Any]:
+        raise RecordRefused(reason)
+
+    return refuse
 
 
 def _csv_parser(header: list[str], known: RequestFormat) -> Callable[[bytes], Mapping[str, Any]]:

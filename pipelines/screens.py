@@ -8,8 +8,9 @@ warnings to standard error.
 import csv
 import json
 import os
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
@@ -79,6 +80,17 @@ def plain(value: Any) -> Any:
     return value
 
 
+# A cell that a spreadsheet would run as a formula, also behind blanks (OWASP ASVS 1.2.10).
+FORMULA = re.compile(r"[\s\x00\x0b\x85]*[=+\-@＝＋－＠]|[\t\r\x00]")
+
+
+def defused(value: Any) -> Any:
+    """A CSV cell: text that would run as a formula gets an apostrophe, numbers stay numbers."""
+    if isinstance(value, str) and FORMULA.match(value):
+        return f"'{value}"
+    return plain(value)
+
+
 def show(
     rows: Sequence[Mapping[str, Any]],
     form: str,
@@ -106,11 +118,21 @@ def show(
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(names)
         for row in rows:
-            writer.writerow(["" if row[name] is None else plain(row[name]) for name in names])
+            writer.writerow(["" if row[name] is None else defused(row[name]) for name in names])
     elif not rows:
         out.print(Text(nothing, style="dim"))
     else:
         out.print(as_table(rows, title=title, columns=columns, totals=totals, labels=labels))
+
+
+def show_facts(facts: Iterable[tuple[str, str]]) -> None:
+    """Prints names and what is known of them, one a line. Values are text, never markup."""
+    grid = Table.grid(padding=(0, 3))
+    grid.add_column(style="dim")
+    grid.add_column()
+    for name, value in facts:
+        grid.add_row(Text(name), Text(value))
+    out.print(grid)
 
 
 def as_table(
@@ -199,7 +221,7 @@ def cell(name: str, value: Any, row: Mapping[str, Any]) -> Text:
     if isinstance(value, datetime):
         return Text(f"{value:%Y-%m-%d %H:%M}")
     if name.endswith("_id") and len(str(value)) > LONGEST_ID:  # a hash: CSV and JSON have it whole
-        value = f"{str(value)[:LONGEST_ID - 1]}…"
+        value = f"{str(value)[: LONGEST_ID - 1]}…"
     style = VERDICT_STYLES.get(str(value), "") if name in ("standing", "state", "status") else ""
     return Text(str(value), style=style)
 

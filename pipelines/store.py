@@ -1,6 +1,8 @@
-"""Where tables live: immutable Parquet objects under one root, named by their content, and the snapshot that names them.
+"""Where tables live: immutable Parquet objects under one root, named by their content, and the
+snapshot that names them.
 
-A night writes drafts, audits them, and replaces `snapshot.json`: readers see the old night or the new one, never a mixture
+A night writes drafts, audits them, and replaces `snapshot.json`: readers see the old night or the
+new one, never a mixture
 (house, invariant 1). What a table means does not belong here.
 """
 
@@ -25,6 +27,11 @@ import pyarrow as pa
 from pipelines.calendar import utc_now
 
 FORMAT_VERSION = 1
+COPIES = 3  # of snapshot.json, under ops/nights/
+LAYERS = ("raw", "staging", "marts", "ops", "exports")
+OBJECT_PATH = re.compile(
+    r"(?:raw|staging|marts|ops|exports)/[a-z_]+/(?:usage_date=\d{4}-\d\d-\d\d/)?[0-9a-f]{32}\.(?:parquet|csv)"
+)
 SUPERSEDED_LIVE = timedelta(days=7)
 ROW_GROUP = 122_880  # pinned: equal rows must be equal bytes whatever DuckDB's default becomes
 WHOLE = ""  # the partition key of a table that is not partitioned
@@ -58,7 +65,7 @@ ARROW_TYPES = {
 
 
 def arrow_table(shape: RawTable, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Rows as Arrow, by the types that the table declares; a column that a row leaves out is null."""
+    """Rows as Arrow, by the types the table declares; a column that a row leaves out is null."""
     return pa.table(
         {
             name: pa.array([row.get(name) for row in rows], ARROW_TYPES[kind.replace(", ", ",")])
@@ -69,7 +76,9 @@ def arrow_table(shape: RawTable, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 @dataclass(frozen=True)
 class StoredObject:
-    """One immutable file. `path` is relative to the root; `credits` is the exact sum of its column of that name."""
+    """One immutable file. `path` is relative to the root; `credits` is the exact sum of its column
+    of that name.
+    """
 
     path: str
     rows: int
@@ -135,7 +144,9 @@ def sync(path: Path) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes a small file so that a reader sees the old text or the new one: draft, fsync, rename, fsync."""
+    """Writes a small file so that a reader sees the old text or the new one: draft, fsync, rename,
+    fsync.
+    """
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     draft.write_text(text, encoding="utf-8")
     sync(draft)
@@ -149,22 +160,28 @@ def parquet_list(paths: Sequence[Path | str], *, options: str = "") -> str:
 
 
 class Journal:
-    """An append-only table whose every line is durable by itself, not by a snapshot: `raw/<name>/<number>.json`."""
+    """An append-only table whose every line is durable by itself, not by a snapshot:
+    `raw/<name>/<number>.json`.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def append(self, entry: Mapping[str, Any]) -> None:
-        """One line more, on disk when this returns. Raises FileExistsError never: numbers are taken exclusively."""
+        """One line more, on disk when this returns. Several processes may append at once."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        number = len(list(self.folder.glob("[0-9]*.json"))) + 1
         text = json.dumps(dict(entry), default=str, sort_keys=True)
-        while True:
-            target = self.folder / f"{number:08d}.json"
-            if not target.exists():
-                break
-            number += 1
-        write_whole(target, text)
+        with filelock.FileLock(self.folder / ".lock"):
+            number = len(list(self.folder.glob("[0-9]*.json"))) + 1
+            while True:
+                target = self.folder / f"{number:08d}.json"
+                if not target.exists():
+                    break
+                number += 1
+            try:
+                write_whole(target, text)
+            except FileNotFoundError:  # a night that began just now has swept the draft away
+                write_whole(target, text)
 
     def entries(self) -> list[dict[str, Any]]:
         """Every line, in the order written."""
@@ -188,16 +205,21 @@ class Store:
         try:
             stated = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
+            if copies := self._copies():
+                raise StoreError(
+                    f"{path} is gone, though nights were published: copy {copies[-1]} to its place."
+                ) from None
             return None
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            copies = self._copies()
+            newest = copies[-1] if copies else "a backup"
             raise StoreError(
-                f"{path} can't be read ({error}): restore it from a backup, or move it away and "
-                "run 'meterhouse rebuild'."
+                f"{path} can't be read ({error}): copy {newest} to its place."
             ) from None
         if stated["format_version"] != FORMAT_VERSION:
             raise StoreError(
-                f"{path} is of format {stated['format_version']}, this release writes "
-                f"{FORMAT_VERSION}: run 'meterhouse rebuild'."
+                f"{path} is of format {stated['format_version']}, this release reads "
+                f"{FORMAT_VERSION}: use the release that wrote it, or land into a new root."
             )
         return Snapshot(
             snapshot_id=stated["snapshot_id"],
@@ -216,6 +238,25 @@ class Store:
             checks=stated["checks"],
             superseded=stated["superseded"],
         )
+
+    def _copies(self) -> list[Path]:
+        """The last snapshots as they were published, oldest first: what a lost `snapshot.json` is
+        restored from.
+        """
+        folder = self.root / "ops" / "nights"
+        return sorted(folder.glob("snapshot-*.json"), key=lambda path: path.stat().st_mtime_ns)
+
+    def replace_snapshot(self, content: Mapping[str, Any]) -> None:
+        """The one moment at which a night becomes visible: a copy is kept, then `snapshot.json` is
+        replaced.
+        """
+        text = json.dumps(content, indent=1, sort_keys=True) + "\n"
+        folder = self.root / "ops" / "nights"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(self.root / "snapshot.json", text)
+        write_whole(folder / f"snapshot-{content['snapshot_id']}.json", text)
+        for old in self._copies()[:-COPIES]:
+            old.unlink()
 
     def journal(self, table: str) -> Journal:
         return Journal(self.root / table.replace(".", "/"))
@@ -248,7 +289,9 @@ class Store:
 
     @contextmanager
     def spool(self) -> Iterator[Path]:
-        """A folder outside the root (mode 0700) for what is only passing through; emptied before and after."""
+        """A folder outside the root (mode 0700) for what is only passing through; emptied before
+        and after.
+        """
         name = f"meterhouse-{os.getuid()}-{digest([self.root])[:12]}"
         folder = Path(tempfile.gettempdir()) / name
         shutil.rmtree(folder, ignore_errors=True)
@@ -259,25 +302,32 @@ class Store:
             shutil.rmtree(folder, ignore_errors=True)
 
     def sweep(self, snapshot: Snapshot | None) -> int:
-        """Removes what a killed night left and what was superseded more than seven days ago; returns how many files.
+        """Removes what a killed night left and what was superseded more than seven days ago;
+        returns how many files.
 
-        Only under the lock: a running night's objects are named by no snapshot yet.
+        Only under the lock: a running night's objects are named by no snapshot yet. Without a
+        snapshot nothing is known to
+        be idle, so nothing but drafts goes; and only files named as the store names them are ever
+        removed.
         """
         shutil.rmtree(self.root / ".drafts", ignore_errors=True)
-        kept = {item.path for item in snapshot.objects()} if snapshot else set()
-        for path, since in (snapshot.superseded if snapshot else {}).items():
+        for file in self.root.glob(".*.tmp*"):  # a half-made warehouse.duckdb has a .wal beside it
+            file.unlink()
+        if snapshot is None:
+            return 0
+        kept = {item.path for item in snapshot.objects()}
+        for path, since in snapshot.superseded.items():
             if utc_now() - datetime.fromisoformat(since) < SUPERSEDED_LIVE:
                 kept.add(path)
         removed = 0
-        for layer in ("raw", "staging", "marts", "ops", "exports"):
-            for file in (self.root / layer).rglob("usage_date=*/*" if layer == "exports" else "*.parquet"):
-                if str(file.relative_to(self.root)) not in kept:
+        for layer in LAYERS:
+            for file in (self.root / layer).rglob("*"):
+                path = file.relative_to(self.root).as_posix()
+                if OBJECT_PATH.fullmatch(path) and path not in kept:
                     file.unlink()
                     removed += 1
-            for file in (self.root / layer).rglob(".*.tmp"):
-                file.unlink()
-        for file in self.root.glob(".*.tmp*"):  # a half-made warehouse.duckdb has a .wal beside it
-            file.unlink()
+                elif file.name.endswith(".tmp") and file.name.startswith("."):
+                    file.unlink(missing_ok=True)  # a journal's writer may have renamed it just now
         return removed
 
 
@@ -289,16 +339,23 @@ def write_parquet(
     sql: str,
     target: Path,
     parameters: Mapping[str, object] | None = None,
+    has_credits: bool | None = None,
 ) -> tuple[int, str | None]:
-    """Writes a select; returns its rows, and the sum of its `credits` (None without such a column), read back from the file."""
+    """Writes a select; returns its rows, and the sum of its `credits` (None without such a column),
+    read back from the file.
+
+    `has_credits`: whether there is such a column, where the caller knows.
+    """
     connection.execute(
         f"copy ({sql}) to {quote(str(target))} (format parquet, compression zstd, "
         f"compression_level 1, row_group_size {ROW_GROUP})",
         dict(parameters) if parameters else None,
     )
     source = parquet_list([target])
-    columns = {column[0] for column in connection.execute(f"from {source} limit 0").description}
-    total = "coalesce(sum(credits), 0)::varchar" if "credits" in columns else "null"
+    if has_credits is None:
+        described = connection.execute(f"from {source} limit 0").description or []
+        has_credits = "credits" in {column[0] for column in described}
+    total = "coalesce(sum(credits), 0)::varchar" if has_credits else "null"
     [(rows, credits)] = connection.execute(f"select count(*), {total} from {source}").fetchall()
     return rows, credits
 
@@ -308,7 +365,8 @@ def connect(
 ) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB in UTC that spills to the spool."""
     connection = duckdb.connect(config={"threads": threads} if threads else {})
-    # What DuckDB knows of a column's nulls would decide whether its Parquet says REQUIRED or OPTIONAL:
+    # What DuckDB knows of a column's nulls would decide whether its Parquet says REQUIRED or
+    # OPTIONAL:
     # equal rows out of one file or out of two would be other bytes.
     connection.execute("set disabled_optimizers = 'statistics_propagation'")
     connection.execute("set TimeZone = 'UTC'")
@@ -324,7 +382,7 @@ Binder = Callable[..., None]  # (draft, table, days): makes a table readable by 
 
 
 class Draft:
-    """What a night would publish: the published tables, and over them what it has written so far."""
+    """What a night would publish: the published tables, and over them what it has written."""
 
     def __init__(self, store: Store, spool: Path, bind: Binder) -> None:
         self.store = store
@@ -371,11 +429,16 @@ class Draft:
         partitions = self.partitions(table)
         keys = sorted(partitions) if days is None else [str(day) for day in days]
         return [
-            self.locate(item) for key in keys if key in partitions for item in partitions[key].objects
+            self.locate(item)
+            for key in keys
+            if key in partitions
+            for item in partitions[key].objects
         ]
 
     def query(self, sql: str, **parameters: object) -> pa.Table:
-        """Runs a select over tables by their names: what is published, and this night's drafts over it."""
+        """Runs a select over tables by their names: what is published, and this night's drafts over
+        it.
+        """
         for table in sorted(set(re.findall(r"\b(?:raw|staging|marts|ops)\.[a-z_]+", sql))):
             self.bind(self, table)
         return self.connection.sql(sql, params=parameters or None).to_arrow_table()
@@ -387,7 +450,9 @@ class Draft:
     # ---- writing ----------------------------------------------------------------------------
 
     def append(self, table: str, rows: pa.Table | str, day: date | None = None) -> StoredObject:
-        """One immutable object more. `rows`: an Arrow table, or the text of a select on `self.connection`."""
+        """One immutable object more. `rows`: an Arrow table, or the text of a select on
+        `self.connection`.
+        """
         item = self._write(table, rows, day)
         key = WHOLE if day is None else str(day)
         before = self.partitions(table).get(key, Partition(()))
@@ -405,9 +470,10 @@ class Draft:
         *,
         fingerprint: str = "",
         parameters: Mapping[str, object] | None = None,
+        has_credits: bool | None = None,
     ) -> StoredObject:
         """The one object of a partition, instead of what stood there."""
-        item = self._write(table, rows, day, parameters)
+        item = self._write(table, rows, day, parameters, has_credits)
         key = WHOLE if day is None else str(day)
         self.tables.setdefault(table, {})[key] = Partition((item,), fingerprint)
         return item
@@ -428,16 +494,24 @@ class Draft:
         rows: pa.Table | str,
         day: date | None,
         parameters: Mapping[str, object] | None = None,
+        has_credits: bool | None = None,
     ) -> StoredObject:
         draft = self.new_file("parquet")
         if isinstance(rows, pa.Table):
             self.connection.register("incoming", rows)
+            has_credits = "credits" in rows.column_names
             rows = "from incoming"
-        measured = write_parquet(self.connection, rows, draft, parameters)
+        measured = write_parquet(self.connection, rows, draft, parameters, has_credits)
         return self.adopt(table, draft, day, measured)
 
     def put(
-        self, table: str, draft: Path, day: date, measured: tuple[int, str | None], *, fingerprint: str
+        self,
+        table: str,
+        draft: Path,
+        day: date,
+        measured: tuple[int, str | None],
+        *,
+        fingerprint: str,
     ) -> StoredObject:
         """The one object of a partition, from a file that a worker wrote."""
         item = self.adopt(table, draft, day, measured)
@@ -446,7 +520,7 @@ class Draft:
 
     @contextmanager
     def workers(self) -> Iterator[list[duckdb.DuckDBPyConnection]]:
-        """A connection for each core, of one thread each: many small days go faster side by side."""
+        """A connection of one thread for each core: many small days go faster side by side."""
         connections = [connect(self.spool, memory_limit="512MB", threads=1) for _ in range(CORES)]
         try:
             yield connections
@@ -457,7 +531,9 @@ class Draft:
     def replace_files(
         self, table: str, day: date, files: Sequence[tuple[Path, int, str]], *, fingerprint: str
     ) -> list[StoredObject]:
-        """The objects of a partition, from files written in `new_file()`, each with its rows and credits as read back."""
+        """The objects of a partition, from files written in `new_file()`, each with its rows and
+        credits as read back.
+        """
         items = [self.adopt(table, path, day, (rows, credits)) for path, rows, credits in files]
         self.tables.setdefault(table, {})[str(day)] = Partition(tuple(items), fingerprint)
         return items
@@ -487,9 +563,14 @@ class Draft:
     # ---- publishing -------------------------------------------------------------------------
 
     def publish(self, as_of: datetime) -> Snapshot:
-        """fsync every draft, give it its name, and replace `snapshot.json`. The caller has audited."""
+        """fsync every draft, give it its name, replace `snapshot.json`. The caller has audited."""
         root = self.store.root
-        named = {item.path for parts in self.tables.values() for p in parts.values() for item in p.objects}
+        named = {
+            item.path
+            for parts in self.tables.values()
+            for p in parts.values()
+            for item in p.objects
+        }
         folders = set()
         with ThreadPoolExecutor(8) as pool:  # waiting for the disk, not for a core
             list(pool.map(sync, [draft for path, draft in self.pending.items() if path in named]))
@@ -532,7 +613,7 @@ class Draft:
             "published_at": now.isoformat(),
             "superseded": superseded,
         }
-        write_whole(root / "snapshot.json", json.dumps(content, indent=1, sort_keys=True) + "\n")
+        self.store.replace_snapshot(content)
         self.published = self.store.snapshot()
         assert self.published is not None
         return self.published

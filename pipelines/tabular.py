@@ -246,9 +246,8 @@ DECODER = json.JSONDecoder(
 def _as_object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RecordRefused("not a JSON object")
-    for name, text in value.items():
-        if isinstance(text, str) and re.search("[\x00\ud800-\udfff]", text):
-            raise RecordRefused(f"{name} holds a character that no text may hold")
+    if any(isinstance(v, str) and re.search("[\x00\ud800-\udfff]", v) for v in value.values()):
+        raise RecordRefused("a field holds a character that no text may hold")
     return value
 
 
@@ -329,7 +328,8 @@ def _parquet_rows(content: bytes) -> Iterator[Record]:
 
 # ---- typed values ---------------------------------------------------------------------------
 # Each takes a value as a file states it and its column's name; None: absent.
-# RecordRefused: the value can't be read without guessing.
+# RecordRefused: the value can't be read without guessing. Its reason stays on disk, so it names the
+# column and never quotes the record.
 
 Reader = Callable[[Any, str], Any]
 
@@ -361,7 +361,7 @@ def word(*words: str) -> Reader:
     def reader(value: Any, name: str) -> str | None:
         stated = text(value, name)
         if stated is not None and stated.lower() not in words:
-            raise RecordRefused(f"{name} is '{stated}', none of {', '.join(words)}")
+            raise RecordRefused(f"{name} is none of {', '.join(words)}")
         return stated.lower() if stated is not None else None
 
     return reader
@@ -371,7 +371,7 @@ def currency(value: Any, name: str) -> str | None:
     """An ISO code, in lower case."""
     stated = text(value, name)
     if stated is not None and not re.fullmatch("[A-Za-z]{3}", stated):
-        raise RecordRefused(f"{name} is '{stated}', no currency code")
+        raise RecordRefused(f"{name} is no currency code")
     return stated.lower() if stated is not None else None
 
 
@@ -434,7 +434,7 @@ def day(value: Any, name: str) -> date | None:
     if stated is None:
         return None
     if not re.fullmatch(r"\d{4}-\d\d-\d\d", stated, re.ASCII):
-        raise RecordRefused(f"{name} is '{stated}', not a date like 2026-11-22")
+        raise RecordRefused(f"{name} is not a date like 2026-11-22")
     try:
         return date.fromisoformat(stated)
     except ValueError:

@@ -1,6 +1,8 @@
-"""`warehouse.duckdb`: what is published, as one file that any DuckDB from 1.4 on opens; derived from a snapshot, swapped in by rename.
+"""`warehouse.duckdb`: what is published, as one file that any DuckDB from 1.4 on opens; derived
+from a snapshot, swapped in by rename.
 
-Nobody who queries it blocks the night or is blocked by it: a reader keeps the file it opened (contract, "Tables").
+Nobody who queries it blocks the night or is blocked by it: a reader keeps the file it opened
+(contract, "Tables").
 """
 
 import os
@@ -11,43 +13,50 @@ import duckdb
 from pipelines.models import Models, Statement
 from pipelines.store import Snapshot, Store, parquet_list, quote, sync
 
-STORAGE = "v1.4.0"  # the oldest engine that must open it; files of 2.0's own storage can't be read by 1.x
+# the oldest engine that must open it; files of 2.0's own storage can't be read by 1.x
+STORAGE = "v1.4.0"
 NAME = "warehouse.duckdb"
 HIDDEN = ("raw.", "exports.")
 
 MACROS = {
     "usage": (
-        """macro warehouse.marts.usage(start_date, end_date, group_by := 'model', time_zone := 'UTC') as table
+        """macro warehouse.marts.usage(start_date, end_date, group_by := 'model', time_zone :=
+        'UTC') as table
         select
             case group_by
                 when 'model' then model
                 when 'key' then api_key_id
                 when 'member' then member_id
                 when 'workspace' then workspace_id
-                when 'day' then strftime((quarter_at at time zone 'UTC' at time zone time_zone)::date, '%Y-%m-%d')
+                when 'day' then strftime((quarter_at at time zone 'UTC' at time zone
+                time_zone)::date, '%Y-%m-%d')
                 else error('group_by is model, key, member, workspace or day')
             end as subject,
             sum(request_count)::bigint as request_count,
             sum(error_count)::bigint as error_count,
             sum(fallback_count)::bigint as fallback_count,
-            sum(prompt_tokens)::bigint as prompt_tokens,
-            sum(completion_tokens)::bigint as completion_tokens,
-            sum(total_tokens)::bigint as total_tokens,
+            least(sum(prompt_tokens), 9223372036854775807)::bigint as prompt_tokens,
+            least(sum(completion_tokens), 9223372036854775807)::bigint as completion_tokens,
+            least(sum(total_tokens), 9223372036854775807)::bigint as total_tokens,
             sum(credits)::decimal(38, 9) as credits
         from marts.usage_quarter_hourly
         where
             usage_date between start_date::date - 1 and end_date::date + 1
-            and (quarter_at at time zone 'UTC' at time zone time_zone)::date between start_date::date and end_date::date
+            and (quarter_at at time zone 'UTC' at time zone time_zone)::date between
+            start_date::date and end_date::date
         group by 1
         order by credits desc, subject""",
         "Usage of local days, first and last included: usage(start_date, end_date, group_by := "
-        "'model'|'key'|'member'|'workspace'|'day', time_zone := 'Europe/London'); credits are exact.",
+        "'model'|'key'|'member'|'workspace'|'day', time_zone := 'Europe/London'); credits are "
+        "exact. Say 'use' for this file first where it is attached under another name.",
     ),
 }
 
 
 def published_id(root: Path) -> str | None:
-    """The id of the snapshot that `warehouse.duckdb` was made from; None where there is no such file."""
+    """The id of the snapshot that `warehouse.duckdb` was made from; None where there is no such
+    file.
+    """
     path = root / NAME
     if not path.exists():
         return None
@@ -72,14 +81,16 @@ def build(store: Store, snapshot: Snapshot, models: Models) -> Path:
         connection.execute("set TimeZone = 'UTC'")
         connection.execute(f"attach {quote(str(draft))} as warehouse (storage_version '{STORAGE}')")
         connection.execute("use warehouse")
-        connection.execute("begin")  # one commit: a thousand comments are not a thousand transactions
+        # one commit: a thousand comments are not a thousand transactions
+        connection.execute("begin")
         for layer in ("raw", "staging", "marts", "ops"):
             connection.execute(f"create schema {layer}")
         _raw(connection, store, snapshot, models)
         for model in models.order:
             _model(connection, store, snapshot, models, model)
         connection.execute(
-            "create table ops.snapshot as select ?::varchar as snapshot_id, ?::timestamp as as_of, ?::timestamp as published_at",
+            "create table ops.snapshot as select ?::varchar as snapshot_id, ?::timestamp as "
+            "as_of, ?::timestamp as published_at",
             [snapshot.snapshot_id, snapshot.as_of, snapshot.published_at],
         )
         _comment(connection, "table ops.snapshot", "The snapshot this file was made from.")
@@ -112,11 +123,16 @@ def _raw(
     for table, shape in models.raw.items():
         files = _files(store, snapshot, table)
         if files:
-            # A contest's file lies under the day of the contest, its records under their own: no hive there.
+            # A contest's file lies under the day of the contest, its records under their own: no
+            # hive there.
             by_path = "true" if table == "raw.requests" else "false"
-            source = f"select * from {parquet_list(files, options=f', hive_partitioning = {by_path}')}"
+            source = (
+                f"select * from {parquet_list(files, options=f', hive_partitioning = {by_path}')}"
+            )
         else:
-            nulls = ", ".join(f"null::{kind} as {name}" for name, (kind, _) in shape.columns.items())
+            nulls = ", ".join(
+                f"null::{kind} as {name}" for name, (kind, _) in shape.columns.items()
+            )
             source = f"select {nulls} where false"
         kind = "table" if table.startswith("ops.") else "view"
         connection.execute(f"create {kind} {table} as {source}")

@@ -18,8 +18,9 @@ Outcome = Literal["sent", "sent_in_part", "failed", "refused", "unknown"]
 class Alert:
     """One transition of one alert: a row of `marts.budget_alerts`, and what of it is to be told.
 
-    Credits are exact; instants are UTC without a zone. `may_repeat`: an earlier attempt may have
-    been received.
+    Credits are exact; instants are UTC without a zone. `recipients`: a budget's own, as the
+    directory writes them, to be told besides the settings'. `may_repeat`: an earlier attempt may
+    have been received.
     """
 
     alert_id: str
@@ -42,6 +43,7 @@ class Alert:
     ratio: Decimal | None = None
     escalated_at: datetime | None = None
     closed_at: datetime | None = None
+    recipients: str | None = None
     may_repeat: bool = False
 
     @classmethod

@@ -21,6 +21,7 @@ from pipelines.settings import EmailSink
 
 TIMEOUT_SECONDS = 20
 SUBJECT_LENGTH = 150
+ADDRESS = re.compile(r"[!#-'*+\-./0-9=?A-Z^_`a-z{|}~]{1,64}@[A-Za-z0-9.\-]{1,253}")
 
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -42,7 +43,7 @@ def send(alert: Alert, settings: EmailSink) -> Answer:
         place = f"{settings.smtp_host}:{settings.smtp_port}"
         return Answer("failed", f"no connection to {place}: {error}", is_down=True)
     try:
-        return _hand_over(session, message, settings)
+        return _hand_over(session, message, settings.sender, recipients_of(alert, settings))
     finally:
         session.close()
 
@@ -56,7 +57,7 @@ def compose(alert: Alert, settings: EmailSink) -> EmailMessage:
     message = EmailMessage(policy=SMTP)
     message["Subject"] = _one_line(subject)[:SUBJECT_LENGTH]
     message["From"] = settings.sender
-    message["To"] = ", ".join(settings.recipients)
+    message["To"] = ", ".join(recipients_of(alert, settings))
     message["Date"] = formatdate()
     message["Message-ID"] = f"<{alert.alert_id}.{alert.transition}.email@{domain}>"
     if alert.transition != "opened":
@@ -76,6 +77,17 @@ def compose(alert: Alert, settings: EmailSink) -> EmailMessage:
     return message
 
 
+def recipients_of(alert: Alert, settings: EmailSink) -> list[str]:
+    """The settings' recipients and the budget's own, each once.
+
+    A budget's are kept by hand: what is no plain address is left out, so that it can't fail the
+    mail for everybody else.
+    """
+    parts = [part.strip("<>") for part in re.split(r"[\s,;]+", alert.recipients or "")]
+    own = [part for part in parts if ADDRESS.fullmatch(part)]
+    return list(dict.fromkeys([*settings.recipients, *own]))
+
+
 def advice(alert: Alert) -> list[str]:
     """What to do about it, most urgent first."""
     if alert.transition == "closed":
@@ -92,7 +104,7 @@ def advice(alert: Alert) -> list[str]:
     }[alert.scope]
     if alert.scope == "key":
         look = f"See what it was spent on: meterhouse usage --group-by model{where} --last 7d"
-    return [first, look, "If it was planned, nothing: it closes by itself once spend is normal."]
+    return [first, look, f"If it was planned, say so: meterhouse alerts expected {alert.alert_id}"]
 
 
 def _connect(settings: EmailSink) -> smtplib.SMTP:
@@ -125,20 +137,22 @@ def _connect(settings: EmailSink) -> smtplib.SMTP:
     return session
 
 
-def _hand_over(session: smtplib.SMTP, message: EmailMessage, settings: EmailSink) -> Answer:
+def _hand_over(
+    session: smtplib.SMTP, message: EmailMessage, sender: str, recipients: list[str]
+) -> Answer:
     """The envelope and the message, step by step: only after DATA can an answer be missing."""
     is_sent = False
     try:
-        code, said = session.mail(parseaddr(settings.sender)[1])
+        code, said = session.mail(parseaddr(sender)[1])
         if code >= 300:
             return _answer(code, f"the sender was refused: {code} {_decoded(said)}")
         refused = {}
-        for recipient in settings.recipients:
+        for recipient in recipients:
             code, said = session.rcpt(recipient)
             if code >= 300:
                 refused[recipient] = (code, _decoded(said))
         listed = "; ".join(f"{who}: {code} {said}" for who, (code, said) in refused.items())
-        if len(refused) == len(settings.recipients):
+        if len(refused) == len(recipients):
             # one that may be accepted later is reason enough to try again
             code = min(code for code, _ in refused.values())
             return _answer(code, f"nobody was accepted: {listed}")

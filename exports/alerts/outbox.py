@@ -5,6 +5,9 @@ is lost, and nothing is sent twice unless the first answer was never seen, and t
 so. A line goes into the journal `raw.deliveries` before each attempt and another after it; a line
 without its second is an attempt whose end nobody knows.
 
+What a person said of an alert counts: of what was expected nothing more is told, of what is snoozed
+nothing until the snooze ends.
+
 What is told must be public first: call this after publishing. A sink's failure never unpublishes
 anything; it is written down, said aloud, and tried again next night.
 """
@@ -176,7 +179,7 @@ class _Evening:
     def tell(self, row: Mapping[str, Any], sink: str) -> None:
         """All that is due of one alert on one sink, in order; nothing is told past a failure."""
         trouble = ""
-        for transition, ended_at in _due(row):
+        for transition, ended_at in _due(row, self.as_of):
             place: Place = (row["alert_id"], sink, transition)
             attempts = list(self.past[place].values())
             trouble = trouble or self.down.get(sink, "")
@@ -284,14 +287,21 @@ class _Evening:
         )
 
 
-def _due(row: Mapping[str, Any]) -> Iterator[tuple[Transition, datetime]]:
-    """What has happened to an alert, and when what it speaks of ended."""
-    yield "opened", datetime.combine(row["usage_date"] + DAY, datetime.min.time())
-    if row["escalated_at"] is not None:
-        yield "escalated", row["escalated_at"]
+def _due(row: Mapping[str, Any], as_of: datetime) -> Iterator[tuple[Transition, datetime]]:
+    """What is to be told of an alert by now, and when what it speaks of ended."""
+    resumes_at = row["snoozed_until"] or datetime.min
+    if row["decision"] == "expected" or as_of < resumes_at:
+        return
+    # what a snooze held back becomes news when it ends, however old it is by then
+    opened_at = datetime.combine(row["usage_date"] + DAY, datetime.min.time())
+    yield "opened", max(opened_at, resumes_at)
+    # … but for an escalation that is over by then
+    is_over = row["decision"] == "snoozed" and row["closed_at"] is not None
+    if row["escalated_at"] is not None and not is_over:
+        yield "escalated", max(row["escalated_at"], resumes_at)
     # that a budget's cycle is over is the calendar's doing, and no news
     if row["closed_at"] is not None and row["kind"] != "budget":
-        yield "closed", row["closed_at"]
+        yield "closed", max(row["closed_at"], resumes_at)
 
 
 def _takes_settings(module: ModuleType) -> bool:

@@ -1,4 +1,6 @@
 -- In each scope, the credits of a day's ranges are those of the usage that names a subject.
+--
+-- But for tomorrow, whose ranges have no credits, whatever of it has landed.
 with ranges as (
     select usage_date, scope, sum(credits) as credits
     from marts.spend_ranges
@@ -38,3 +40,4 @@ select
 from usage
 full join ranges using (usage_date, scope)
 where coalesce(usage.credits, 0) != coalesce(ranges.credits, 0)
+    and usage_date != $today + 1

@@ -2,8 +2,10 @@
 --
 -- An anomaly's alert is open while its last day out of range is at most three days before the
 -- night's date, escalates when a later day reaches twice the credits of the first, and closes after
--- three days within range. A budget's alert closes with its cycle. All of it is a function of what
--- was spent and of the night's clock: nobody keeps an alert's state anywhere.
+-- three days within range. A budget's alert closes with its cycle. While it is not closed, what a
+-- person said of it last is its state: acknowledged, expected, or snoozed until the snooze ends.
+-- All of it is a function of what was spent, of what was said and of the night's clock: nobody
+-- keeps an alert's state anywhere.
 --
 -- grain: alert_id
 with openings as (
@@ -98,6 +100,7 @@ spend_alerts as (
                 cast(expected as double), cast(upper_limit as double)
             )
         end as what_happened,
+        cast(null as varchar) as recipients,
     from openings
     left join staging.keys as keys on keys.api_key_id = top_key_id
 ),
@@ -124,9 +127,9 @@ budget_alerts as (
         cast(cycle_end_date as timestamp) as closes_at,
         case
             when threshold_percent is not null then format(
-                'budget {}: {:g}% of the allowance of {:,.2f} credits for the cycle from {} to {}',
-                budget_id, cast(threshold_percent as double), cast(allowance_credits as double),
-                cycle_start_date, cycle_end_date - 1
+                'budget {}: {}% of the allowance of {:,.2f} credits for the cycle from {} to {}',
+                budget_id, rtrim(rtrim(cast(threshold_percent as varchar), '0'), '.'),
+                cast(allowance_credits as double), cycle_start_date, cycle_end_date - 1
             )
             else format(
                 'budget {}: {:,.2f} credits for the cycle from {} to {}',
@@ -138,6 +141,7 @@ budget_alerts as (
             cast(cycle_credits as double), cycle_start_date, cast(threshold_credits as double),
             usage_date
         ) as what_happened,
+        recipients,
     from marts.budget_crossings
     where usage_date <= $today
 ),
@@ -151,6 +155,7 @@ alerts as (
 dated as (
     select
         * replace (if(closes_at < $as_of, closes_at, null) as closes_at),
+        'alert_' || substr(sha256(identity), 1, 16) as alert_id,
         least(opens_at, $as_of) as opened_at,
         -- (least() passes over nulls)
         case when escalates_at is not null then least(escalates_at, $as_of) end as escalated_at,
@@ -166,7 +171,13 @@ named as (
             when 'member' then members.name
             when 'workspace' then workspaces.name
         end as subject_name,
+        decision,
+        until,
+        note,
+        decided_at,
+        decided_by,
     from dated
+    left join staging.alert_decisions using (alert_id)
     left join staging.workspaces as workspaces on workspaces.workspace_id = dated.workspace_id
     left join staging.keys as keys on keys.api_key_id = dated.subject_id
     left join staging.members as members
@@ -175,7 +186,7 @@ named as (
 )
 
 select
-    'alert_' || substr(sha256(identity), 1, 16) as alert_id,  -- the same for ever
+    alert_id,                     -- the same for ever
     workspace_id,                 -- null: the source names none
     workspace_name,               -- null: the directory gives none
     kind,                         -- anomaly, drift, woke or budget
@@ -184,9 +195,11 @@ select
     subject_name,                 -- null: the directory gives none
     case
         when closes_at is not null then 'closed'
+        when decision in ('acknowledged', 'expected') then decision
+        when decision = 'snoozed' and $as_of < until then decision
         when escalated_at is not null then 'escalated'
         else 'open'
-    end as state,                 -- open, escalated or closed
+    end as state,                 -- open, escalated, acknowledged, snoozed, expected or closed
     usage_date,                   -- the day it opened
     last_date,                    -- the last day out of range so far
     credits,                      -- spent on the day it opened; budget: in the cycle by then
@@ -205,4 +218,10 @@ select
         else ''
     end
     || ' ' || what_happened as message,  -- one sentence for a person
+    decision,                     -- said of it last: acknowledged, snoozed or expected; or null
+    until as snoozed_until,       -- when the snooze ends, or ended; null: not snoozed
+    note,                         -- what the person added
+    decided_at,                   -- wall clock
+    decided_by,                   -- the user of the operating system
+    recipients,                   -- a budget's own, told besides the settings'
 from named

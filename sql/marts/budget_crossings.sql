@@ -17,11 +17,11 @@ with budgets as (
         cast(
             coalesce(
                 threshold_credits,
-                monthly_allowance_credits * 0.01
-                    * cast(threshold_percent as decimal(7, 2))
+                monthly_allowance_credits * threshold_percent * 0.01  -- exact: 20 of 38 places
             )
             as decimal(38, 9)
         ) as threshold_credits,
+        recipients,
         coalesce(day(cycle_anchor_date), 1) as anchor_day,
     from staging.budgets as budgets
     left join staging.workspaces using (workspace_id)
@@ -83,6 +83,7 @@ select
     allowance_credits,  -- of the workspace's plan, for one cycle
     threshold_credits,  -- the budget, in credits
     cast(cycle_credits as decimal(38, 9)) as cycle_credits,  -- in the cycle, that day included
+    recipients,         -- whom to tell by e-mail, besides the settings'; null: nobody else
 from running_totals
 where cycle_credits >= threshold_credits
 qualify row_number() over (partition by budget_id, cycle_start_date order by usage_date) = 1

@@ -2,7 +2,8 @@
 --
 -- The learning half of the "blended limit" detector; spend_ranges is the judging half. No rule and
 -- no setting is in here, so that a change of sensitivity re-judges and re-learns nothing. One row
--- for each subject with spend on the day; for tomorrow, for each with spend in the year before.
+-- for each subject with spend on the day; for tomorrow, for each with spend in the year before,
+-- whatever of tomorrow has landed already: its row is what the day will be held against.
 --
 -- Only complete days are learned from, and never the day that is judged: a limit that has seen the
 -- leak it should catch is no limit. Amounts are doubles here, because logarithms are; no sum is
@@ -15,14 +16,12 @@ with judged as (
     select workspace_id, scope, subject_id, request_count, credits
     from marts.daily_spend
     where usage_date = $day
+        and not $is_tomorrow
     union all
-    -- An unfinished day on which nobody has spent yet is tomorrow, and every subject gets its row.
-    -- ($today would say so too, but a parameter that moves every night would re-open every day.)
     select distinct workspace_id, scope, subject_id, null, null
     from marts.daily_spend
-    where usage_date >= $day - 365
-        and not $is_complete
-        and not exists (from marts.daily_spend where usage_date = $day)
+    where usage_date between $day - 365 and $day
+        and $is_tomorrow
 ),
 
 subjects as materialized (
@@ -179,7 +178,7 @@ weeks as (
         coalesce(max(credits, 4)[4], 0) as middle_credits,
     from spend
     where days_ago <= 76
-        and (days_ago = 0 or usage_date <= $history_until)
+        and (usage_date <= $history_until or (days_ago = 0 and not $is_tomorrow))
     group by 1, 2
 ),
 

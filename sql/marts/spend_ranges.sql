@@ -2,7 +2,8 @@
 --
 -- The judging half of the "blended limit" detector; spend_habits is the learning half. One row for
 -- each subject with spend on the day, and for tomorrow one for each subject with spend in the year
--- before, so that a running total can be held against it by the hour.
+-- before, without credits even where some have landed: a running total can be held against it by
+-- the hour.
 --
 -- A day is over when its credits are above upper_limit, the largest of three: the highest normal
 -- day (range_high), X percent above what was expected, and a floor of credits below which nobody

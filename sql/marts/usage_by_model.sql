@@ -8,9 +8,9 @@ select
     sum(request_count)::bigint as request_count,  -- failed ones too
     sum(error_count)::bigint as error_count,  -- status ≥ 400 or an error code
     sum(fallback_count)::bigint as fallback_count,  -- another model served
-    sum(prompt_tokens)::bigint as prompt_tokens,
-    sum(completion_tokens)::bigint as completion_tokens,
-    sum(total_tokens)::bigint as total_tokens,
+    least(sum(prompt_tokens), 9223372036854775807)::bigint as prompt_tokens,
+    least(sum(completion_tokens), 9223372036854775807)::bigint as completion_tokens,
+    least(sum(total_tokens), 9223372036854775807)::bigint as total_tokens,
     sum(credits) as credits,  -- exact
 from marts.usage_quarter_hourly
 where usage_date = $day

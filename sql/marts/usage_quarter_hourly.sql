@@ -17,9 +17,9 @@ select
         as error_count,  -- status ≥ 400 or an error code
     sum(case when fallback_from is not null or fallback_depth > 0 then 1 else 0 end)::bigint
         as fallback_count,  -- another model served
-    sum(coalesce(prompt_tokens, 0))::bigint as prompt_tokens,
-    sum(coalesce(completion_tokens, 0))::bigint as completion_tokens,
-    sum(coalesce(total_tokens, 0))::bigint as total_tokens,
+    least(sum(coalesce(prompt_tokens, 0)), 9223372036854775807)::bigint as prompt_tokens,
+    least(sum(coalesce(completion_tokens, 0)), 9223372036854775807)::bigint as completion_tokens,
+    least(sum(coalesce(total_tokens, 0)), 9223372036854775807)::bigint as total_tokens,
     sum(credits) as credits,  -- exact
 from staging.requests
 where usage_date = $day

@@ -64,6 +64,27 @@ def test_a_zone_that_nobody_knows_is_set_aside(house: Any) -> None:
     assert [row["line_number"] for row in house.rows("raw.quarantine")] == [3, 4]
 
 
+def test_a_zone_that_only_python_knows_is_set_aside(house: Any) -> None:
+    house.put("directory/workspaces.csv", "workspace_id,time_zone\nws_1,localtime\nws_2,UTC\n")
+
+    house.night(land)
+
+    assert [row["workspace_id"] for row in house.rows("raw.workspaces")] == ["ws_2"]
+
+
+def test_no_reason_quotes_what_the_record_says(house: Any) -> None:
+    house.put("directory/workspaces.csv", "workspace_id,time_zone\nws_1,Ada Lovelace\n")
+    house.put("directory/workspaces-2.csv", "workspace_id,cycle_anchor_date\nws_1,Ada Lovelace\n")
+    house.put("directory/budgets.csv", "budget_id,scope\nb_1,Ada Lovelace\n")
+    house.put("directory/members.jsonl", '{"member_id": "m_1", "Ada Lovelace": "\\u0000"}\n')
+
+    house.night(land)
+
+    reasons = [row["reason"] for row in house.rows("raw.quarantine")]
+    assert len(reasons) == 4
+    assert not [reason for reason in reasons if "Ada" in reason]
+
+
 def test_a_file_named_after_nothing_known_is_told_and_not_read(house: Any) -> None:
     house.put("directory/people.csv", "member_id\nmem_1\n")
 

@@ -165,6 +165,7 @@ def test_a_row_that_cannot_be_read_is_set_aside_and_the_rest_goes_on(
     assert [row["charge_id"] for row in rows] == ["ch_1"]
     [aside] = house.rows("raw.quarantine")
     assert reason in aside["reason"]
+    assert not [value for value in change.values() if value and value in aside["reason"]]
     assert (aside["line_number"], aside["source"]) == (3, "stripe_csv")
 
 
@@ -189,6 +190,13 @@ def test_the_dispute_beside_a_charge_becomes_a_dispute(house: Any) -> None:
 
 def test_a_dispute_that_holds_money_needs_its_amount(house: Any) -> None:
     assert landed(house, PAID | {"Dispute Status": "lost"}) == []
+
+
+def test_a_dispute_status_nobody_knows_is_set_aside_unquoted(house: Any) -> None:
+    assert landed(house, PAID | {"Dispute Status": "ask Ada"}) == []
+
+    [aside] = house.rows("raw.quarantine")
+    assert aside["reason"] == "Dispute Status is none that Stripe uses"
 
 
 def test_the_same_export_and_rows_that_say_nothing_new_append_nothing(house: Any) -> None:

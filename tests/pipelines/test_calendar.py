@@ -39,8 +39,15 @@ def test_a_past_days_parameters_do_not_change_with_the_clock() -> None:
     day = date(2026, 11, 1)
     before, after = clock(MIDNIGHT).parameters(day), clock(datetime(2027, 1, 1)).parameters(day)
 
-    for name in ("day", "is_complete", "history_until"):
+    for name in ("day", "is_complete", "history_until", "is_tomorrow"):
         assert before[name] == after[name]
+
+
+def test_only_the_day_after_the_nights_date_is_tomorrow() -> None:
+    night = clock(datetime(2026, 11, 21, 6))
+
+    days = [date(2026, 11, day) for day in (20, 21, 22, 23)]
+    assert [night.parameters(day)["is_tomorrow"] for day in days] == [False, False, True, False]
 
 
 def test_an_instant_with_an_offset_is_told_in_utc() -> None:

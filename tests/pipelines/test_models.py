@@ -12,7 +12,8 @@ from pipelines.store import Draft, RawTable, Store
 
 RAW = {
     "raw.events": RawTable(
-        "An event.", {"usage_date": ("date", ""), "name": ("varchar", ""), "credits": ("decimal(18,9)", "")},
+        "An event.",
+        {"usage_date": ("date", ""), "name": ("varchar", ""), "credits": ("decimal(18,9)", "")},
         by_day=True,
     )
 }
@@ -114,7 +115,9 @@ class House:
     def draft(self) -> Draft:
         return Draft(self.store, self.spool, self.models.bind)
 
-    def build(self, draft: Draft, as_of: datetime = datetime(2026, 11, 23)) -> dict[str, list[date | None]]:
+    def build(
+        self, draft: Draft, as_of: datetime = datetime(2026, 11, 23)
+    ) -> dict[str, list[date | None]]:
         """Builds what is stale; the days built of each model."""
         clock = Clock(as_of=as_of, arrived_at=as_of)
         return {

@@ -20,7 +20,12 @@ def test_json_never_loses_a_digit(capsys: pytest.CaptureFixture[str]) -> None:
     show([ROW], "json")
 
     assert json.loads(capsys.readouterr().out) == [
-        {"model": None, "usage_date": "2026-11-20", "as_of": "2026-11-20T12:00:00Z", "credits": "0.000000001"}
+        {
+            "model": None,
+            "usage_date": "2026-11-20",
+            "as_of": "2026-11-20T12:00:00Z",
+            "credits": "0.000000001",
+        }
     ]
 
 

@@ -277,7 +277,7 @@ def test_tomorrow_has_a_row_for_every_subject_of_the_year(judge: Judge) -> None:
         spend(TODAY - DAY, 50, workspace_id=None, subject_id="key_4"),
     ]
 
-    ranges = judge(rows, day=TODAY + DAY, is_complete=False, history_until=TODAY)
+    ranges = judge(rows, day=TODAY + DAY, **tomorrow(TODAY))
 
     assert [(row["subject_id"], row["verdict"]) for row in ranges] == [
         ("key_1", "incomplete"),
@@ -289,11 +289,43 @@ def test_tomorrow_has_a_row_for_every_subject_of_the_year(judge: Judge) -> None:
 
 def test_tomorrow_does_not_learn_from_an_unfinished_today(judge: Judge) -> None:
     history = days(steady(60), TODAY - DAY)
-    tomorrow = {"day": TODAY + DAY, "is_complete": False, "history_until": TODAY - DAY}
+    night = {"day": TODAY + DAY} | tomorrow(TODAY - DAY)
 
-    assert judge([*history, spend(TODAY, 5000)], **tomorrow) == judge(
-        [*history, spend(TODAY, 1)], **tomorrow
+    assert judge([*history, spend(TODAY, 5000)], **night) == judge(
+        [*history, spend(TODAY, 1)], **night
     )
+
+
+def test_what_has_landed_of_tomorrow_changes_no_row_of_tomorrow(judge: Judge) -> None:
+    night = {"day": TODAY + DAY} | tomorrow(TODAY)
+    known = [*days(steady(60), TODAY), *days(steady(60), TODAY, subject_id="key_2")]
+
+    without = judge(known, **night)
+    with_some = judge([*known, spend(TODAY + DAY, 7)], **night)
+
+    assert [row["subject_id"] for row in with_some] == ["key_1", "key_2"]
+    assert with_some == without
+    assert {row["credits"] for row in with_some} == {None}
+
+
+def test_who_spends_tomorrow_for_the_first_time_has_its_row_too(judge: Judge) -> None:
+    [row] = judge([spend(TODAY + DAY, 7)], day=TODAY + DAY, **tomorrow(TODAY))
+
+    assert (row["verdict"], row["credits"]) == ("too_young", None)
+
+
+def test_the_claim_asks_no_credits_of_tomorrow(run_model: Callable[..., Rows]) -> None:
+    def broken(day: date) -> Rows:
+        usage = {"usage_date": day, "model": "m", "credits": Decimal(7)}
+        return run_model("spend_ranges__add_up_to_usage", {"marts.usage_by_model": [usage]})
+
+    assert broken(date(2026, 11, 21)) == []  # the night's date is the 20th
+    assert len(broken(date(2026, 11, 20))) == len(broken(date(2026, 11, 22))) == 1
+
+
+def tomorrow(history_until: date) -> dict[str, Any]:
+    """What a night says of the day after its own."""
+    return {"is_complete": False, "is_tomorrow": True, "history_until": history_until}
 
 
 # ---- the whole of it ----------------------------------------------------------------------------
@@ -417,6 +449,7 @@ def _judge(
     values: dict[str, object] = NIGHT | {
         "day": day,
         "is_complete": True,
+        "is_tomorrow": False,
         "history_until": day - DAY,
         "alerts_sensitivity": sensitivity,
     }

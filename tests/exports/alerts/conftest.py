@@ -32,6 +32,8 @@ def alert_row() -> Callable[..., dict[str, Any]]:
             "opened_at": datetime(2026, 11, 18, 9, 15),
             "escalated_at": None,
             "closed_at": None,
+            "decision": None,
+            "snoozed_until": None,
             "cause": "1,000 requests against 200 on a usual day, 92% of the credits on model gpt-5",
             "message": 'Key "Billing bot" of "Acme" spent 1,234.50 credits on 2026-11-18, '
             "5.0 times the expected 246.90 (normal up to 480.00).",

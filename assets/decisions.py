@@ -1,0 +1,76 @@
+"""What people say of alerts: acknowledged, snoozed, expected. A journal, as the sinks' answers are.
+
+A decision is a fact of raw: written down durably when it is made, whatever night is running, and
+read by the next one. What follows from it is said in `sql/marts/budget_alerts.sql` (the state) and
+`exports/alerts/outbox.py` (what is still told).
+"""
+
+import getpass
+import os
+import secrets
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, Literal, Protocol
+
+from pipelines.calendar import utc_now
+from pipelines.store import RawTable
+
+Decision = Literal["acknowledged", "snoozed", "expected"]
+
+TABLES = {
+    "raw.decisions": RawTable(
+        "What a person said of an alert; the newest word on an alert counts.",
+        {
+            "decision_id": ("varchar", "its own"),
+            "alert_id": ("varchar", "as in marts.budget_alerts"),
+            "decision": ("varchar", "acknowledged, snoozed or expected"),
+            "until": ("timestamp", "when a snooze ends, UTC; null for the others"),
+            "note": ("varchar", "what the person added; or null"),
+            "decided_at": ("timestamp", "wall clock, UTC"),
+            "decided_by": ("varchar", "the user of the operating system"),
+            "arrived_at": ("timestamp", "wall clock when it was written down, UTC"),
+        },
+        is_journal=True,
+    )
+}
+
+
+class Journal(Protocol):
+    """What is needed of `store.journal(…)`: an appended line is durable when `append` returns."""
+
+    def append(self, entry: Mapping[str, Any]) -> None: ...
+
+
+def decide(
+    journal: Journal,
+    alert_id: str,
+    decision: Decision,
+    note: str | None = None,
+    lasting: timedelta | None = None,
+) -> dict[str, Any]:
+    """Writes a decision down, and returns its line. `lasting`: how long a snooze lasts, from now."""
+    now = utc_now()
+    line = {
+        "decision_id": f"decision_{secrets.token_hex(8)}",
+        "alert_id": alert_id,
+        "decision": decision,
+        "until": None if lasting is None else now + lasting,
+        "note": _plain(note or "") or None,
+        "decided_at": now,
+        "decided_by": _plain(_person()),
+        "arrived_at": now,
+    }
+    journal.append(line)
+    return line
+
+
+def _person() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):  # a container's user may have no name
+        return f"uid {os.getuid()}"
+
+
+def _plain(text: str) -> str:
+    """One line of text that any table can hold: a terminal may hand over bytes that are none."""
+    return " ".join(text.encode("utf-8", "replace").decode("utf-8").split())

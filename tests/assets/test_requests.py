@@ -1,0 +1,418 @@
+"""Request logs: every record accounted for, one winner for each request, whatever the order of
+arrival.
+"""
+
+import csv
+import gzip
+import hashlib
+import io
+import itertools
+import json
+from datetime import datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.calendar import utc_now
+from pipelines.models import Models
+from pipelines.night import Told
+from tests.houses import House, jsonl, request, request_models, spend_log
+
+FACTS = "request_id, completed_at, workspace_id, api_key_id, model, total_tokens, credits"
+
+
+@pytest.fixture(scope="module")
+def some_models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    return request_models(tmp_path_factory.mktemp("sql"))
+
+
+@pytest.fixture
+def house(tmp_path: Path, some_models: Models) -> House:
+    return House(tmp_path / "house", some_models)
+
+
+def requests(house: House) -> list[dict[str, Any]]:
+    return house.rows("select * from marts.requests order by request_id")
+
+
+def accounts(house: House) -> list[dict[str, int]]:
+    """What became of the records of each object, in the order they were landed."""
+    rows = house.rows("select * from ops.source_objects order by arrived_at, location")
+    names = ("read", "accepted", "folded", "corroborating", "duplicate", "quarantined")
+    for row in rows:
+        parts = [row[f"{name}_count"] for name in names[1:]]
+        assert row["read_count"] == sum(parts)
+    return [{name: row[f"{name}_count"] for name in names if row[f"{name}_count"]} for row in rows]
+
+
+def reasons(house: House) -> list[str]:
+    rows = house.rows("select reason from ops.quarantine order by location, line_number")
+    return [row["reason"] for row in rows]
+
+
+# ---- one request, one winner ----------------------------------------------------------------
+
+
+def test_a_record_written_otherwise_is_a_duplicate_and_no_conflict(house: House) -> None:
+    plain = request("a", "2026-11-20T10:00:00Z", credits_used="2.5")
+    other = request("a", "2026-11-20T12:00:00+02:00", credits_used=2.50, extra=1)
+    house.put("requests/a.jsonl", [plain, dict(reversed(other.items()))])
+
+    house.night()
+
+    assert accounts(house) == [{"read": 2, "accepted": 1, "duplicate": 1}]
+    assert house.rows("select * from ops.conflicts") == []
+    [row] = requests(house)
+    assert row["source_line"] == 1
+
+
+def test_the_latest_record_wins_then_the_dearest_and_the_others_are_listed(house: House) -> None:
+    house.put(
+        "requests/a.jsonl",
+        [
+            request("a", "2026-11-20T10:00:00Z", credits_used="9"),
+            request("a", "2026-11-20T11:00:00Z", credits_used="1", model="small"),
+            request("a", "2026-11-20T11:00:00Z", credits_used="2"),
+        ],
+    )
+
+    house.night()
+
+    [row] = requests(house)
+    assert (row["credits"], row["source_line"]) == (Decimal(2), 3)
+    conflicts = house.rows("select * from ops.conflicts order by source_line")
+    assert [(row["source_line"], row["differs_in"]) for row in conflicts] == [
+        (1, "credits"),
+        (2, "credits, model"),
+    ]
+    assert {row["winner_credits"] for row in conflicts} == {Decimal(2)}
+
+
+def test_a_lower_format_corroborates_and_fills_what_is_missing(house: House) -> None:
+    house.put("proxy/a.jsonl", [spend_log("a", 0.07, request_duration_ms=321, team_id="ws_llm")])
+    house.put("requests/a.jsonl", [request("a", credits_used="2.5", workspace_id=None)])
+
+    house.night()
+
+    [row] = requests(house)
+    assert (row["credits"], row["latency_ms"], row["workspace_id"]) == (
+        Decimal("2.5"),
+        321,
+        "ws_llm",
+    )
+    assert row["completed_at"] == datetime(2026, 11, 20, 10)
+    assert sorted(accounts(house), key=str) == [
+        {"read": 1, "accepted": 1},
+        {"read": 1, "corroborating": 1},
+    ]
+
+
+def test_a_request_counts_on_the_day_of_its_winner_only(house: House) -> None:
+    house.put("requests/a.jsonl", [request("a", "2026-11-19T10:00:00Z", credits_used="4")])
+    house.night()
+    house.put("requests/b.jsonl", [request("a", "2026-11-20T10:00:00Z", credits_used="3")])
+
+    house.night()
+
+    sums = house.rows("select usage_date, credits from marts.usage_quarter_hourly")
+    assert [(str(row["usage_date"]), row["credits"]) for row in sums] == [
+        ("2026-11-20", Decimal(3))
+    ]
+
+
+def test_the_order_of_arrival_leaves_no_trace(tmp_path: Path, some_models: Models) -> None:
+    arrivals = {
+        "requests/a.jsonl": [request("a", credits_used="1"), request("b", credits_used="5")],
+        "requests/b.jsonl": [request("a", "2026-11-20T09:00:00Z", credits_used="7")],
+        "requests/c.jsonl": [
+            request("b", credits_used="5.5"),
+            request("c", "2026-11-18T00:00:00Z"),
+        ],
+        "proxy/d.jsonl": [spend_log("a", 0.5), spend_log("c", 0.25), spend_log("d")],
+    }
+    facts = "select * exclude (gateway) from marts.requests order by request_id"
+    found = []
+    for number, order in enumerate(itertools.permutations(arrivals)):
+        if number % 7:
+            continue
+        house = House(tmp_path / f"house_{number}", some_models)
+        for name in order:
+            house.put(name, arrivals[name])
+            house.night()
+        counts = "select count(*), sum(duplicate_count)::bigint as d from ops.source_objects"
+        found.append((house.rows(facts), house.rows(counts), house.rows("from ops.conflicts")))
+
+    assert all(other == found[0] for other in found)
+
+
+def test_sources_of_other_gateways_have_ids_of_their_own(
+    tmp_path: Path, some_models: Models
+) -> None:
+    block = '[[requests]]\nname = "{0}"\nformat = "canonical"\nlocation = "landing/{0}"\n'
+    settings = "".join(block.format(name) for name in ("one", "two"))
+    house = House(tmp_path / "house", some_models, settings)
+    house.put("one/a.jsonl", [request("a")])
+    house.put("two/a.jsonl", [request("a")])
+
+    house.night()
+
+    assert house.value("select count(*) from marts.requests") == 2
+
+
+# ---- objects --------------------------------------------------------------------------------
+
+
+def test_the_same_object_under_any_name_or_packing_changes_nothing(house: House) -> None:
+    text = jsonl([request("a"), request("b")])
+    house.put("requests/a.jsonl", text)
+    house.night()
+    before = house.bytes()
+    house.put("requests/deep/copy.jsonl", text)
+    house.put("requests/packed.jsonl.gz", text)
+
+    house.night()
+
+    assert house.bytes() == before
+
+
+def test_a_grown_file_adds_its_new_lines_and_a_vanished_one_takes_nothing(house: House) -> None:
+    path = house.put("requests/a.jsonl", [request("a")])
+    house.night()
+    house.put("requests/a.jsonl", [request("a"), request("b")])
+    house.night()
+    path.unlink()
+
+    house.night()
+
+    assert [row["request_id"] for row in requests(house)] == ["a", "b"]
+    assert accounts(house) == [
+        {"read": 1, "accepted": 1},
+        {"read": 2, "accepted": 1, "duplicate": 1},
+    ]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "garbage", "not packed", "cut trailer"])
+def test_an_object_whose_bytes_cannot_be_trusted_is_refused_whole(
+    house: House, damage: str
+) -> None:
+    packed = gzip.compress(jsonl([request(f"req_{n}") for n in range(500)]).encode(), mtime=0)
+    middle = len(packed) // 2
+    damaged = {
+        "truncated": packed[:middle],
+        "flipped": packed[:middle] + bytes([packed[middle] ^ 16]) + packed[middle + 1 :],
+        "garbage": packed + b"garbage",
+        "not packed": jsonl([request()]).encode(),
+        "cut trailer": packed[:-4],
+    }[damage]
+    house.put("requests/bad.jsonl.gz", damaged)
+    house.put("requests/good.jsonl.gz", jsonl([request("good")]))
+
+    house.night()
+
+    assert [row["request_id"] for row in requests(house)] == ["good"]
+    [aside] = house.rows("select * from ops.quarantine")
+    assert aside["line_number"] is None
+    assert aside["object_sha256"] == hashlib.sha256(damaged).hexdigest()
+    assert sorted(accounts(house), key=str) == [
+        {"read": 1, "accepted": 1},
+        {"read": 1, "quarantined": 1},
+    ]
+
+
+def test_members_and_zero_padding_of_gzip_are_fine(house: House) -> None:
+    parts = [gzip.compress(jsonl([request(name)]).encode()) for name in ("a", "b")]
+    house.put("requests/a.jsonl.gz", b"".join(parts) + bytes(512))
+
+    house.night()
+
+    assert [row["request_id"] for row in requests(house)] == ["a", "b"]
+
+
+def test_an_empty_object_has_no_record(house: House) -> None:
+    house.put("requests/empty.jsonl", "")
+    house.put("requests/packed.jsonl.gz", "\n")
+
+    house.night()
+
+    assert accounts(house) == [{}, {}]
+
+
+def test_what_is_no_object_is_passed_over_and_an_unknown_suffix_is_named(house: House) -> None:
+    for name in (".hidden.jsonl", "_draft.jsonl", "a.jsonl.tmp", "a.part", "_sub/a.jsonl"):
+        house.put(f"requests/{name}", [request("never")])
+    house.put("requests/readme.txt", "hello")
+    house.put("requests/a.jsonl", [request("a")])
+
+    happened = house.night()
+
+    said = [event.sentence for event in happened if isinstance(event, Told)]
+    assert [row["request_id"] for row in requests(house)] == ["a"]
+    assert any("readme.txt" in sentence for sentence in said)
+    assert not any("hidden" in sentence or "draft" in sentence for sentence in said)
+
+
+# ---- lines ----------------------------------------------------------------------------------
+
+
+def test_a_request_knows_the_line_it_was_read_from(house: House) -> None:
+    lines = [json.dumps(request(f"line_{number}")) for number in (2, 3, 6)]
+    text = "\ufeff\r\n" + lines[0] + "\r\n" + lines[1] + "\n\n  \n" + lines[2]
+    house.put("requests/a.jsonl", text)
+
+    house.night()
+
+    found = {row["request_id"]: row["source_line"] for row in requests(house)}
+    assert found == {"line_2": 2, "line_3": 3, "line_6": 6}
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    assert {row["source_object"] for row in requests(house)} == {digest}
+
+
+def test_lines_are_right_in_each_of_many_objects_read_together(house: House) -> None:
+    for number in range(12):
+        lines = [request(f"{number}/{line}") for line in range(1, 2 + number * 7)]
+        house.put(f"requests/{number}.jsonl", lines)
+
+    house.night()
+
+    assert all(
+        row["request_id"].split("/")[1] == str(row["source_line"]) for row in requests(house)
+    )
+    digests = {
+        hashlib.sha256(path.read_bytes()).hexdigest(): path.stem
+        for path in (house.folder / "landing" / "requests").iterdir()
+    }
+    assert all(
+        row["request_id"].split("/")[0] == digests[row["source_object"]] for row in requests(house)
+    )
+
+
+def test_a_csv_is_read_by_its_header_in_any_order(house: House) -> None:
+    rows = [request("a"), request("b", workspace_id='ws "1", or\nso'), request("c", model="")]
+    text = io.StringIO()
+    names = [*reversed(rows[0]), "more"]
+    writer = csv.DictWriter(text, names, lineterminator="\r\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    house.put("requests/a.csv", text.getvalue())
+
+    house.night()
+
+    found = requests(house)
+    assert [row["request_id"] for row in found] == ["a", "b", "c"]
+    assert [row["workspace_id"] for row in found] == ["ws_1", 'ws "1", or\nso', "ws_1"]
+    assert [row["model"] for row in found] == ["gpt-5", "gpt-5", None]
+    assert [row["source_line"] for row in found] == [2, 3, 5]
+
+
+def test_a_csv_without_a_needed_column_is_set_aside_row_by_row(house: House) -> None:
+    house.put("requests/a.csv", "request_id,timestamp\na,2026-11-20T10:00:00Z\nb,x\n")
+
+    house.night()
+
+    assert accounts(house) == [{"read": 2, "quarantined": 2}]
+    assert reasons(house) == ["the header has no column credits_used"] * 2
+
+
+def test_an_unclosed_quote_is_one_record_to_the_end(house: House) -> None:
+    head = "request_id,timestamp,credits_used\n"
+    house.put(
+        "requests/a.csv", f'{head}a,2026-11-20T10:00:00Z,1\n"b,2026-11-20T10:00:00Z,1\nc,x,1\n'
+    )
+
+    house.night()
+
+    assert [row["request_id"] for row in requests(house)] == ["a"]
+    assert accounts(house) == [{"read": 2, "accepted": 1, "quarantined": 1}]
+
+
+def test_a_bad_line_is_remembered_by_place_and_hash_never_by_its_text(house: House) -> None:
+    good = json.dumps(request("good"))
+    bad = '{"request_id": "x", "prompt": "a secret nobody should keep", "credits_used": "-1"}'
+    house.put("requests/a.jsonl", f"{good}\n{bad}\n{good.replace('good', 'also')}\n")
+
+    house.night()
+
+    [aside] = house.rows("select * from ops.quarantine")
+    assert aside["line_number"] == 2
+    assert aside["byte_offset"] == len(good) + 1
+    assert aside["byte_length"] == len(bad)
+    assert aside["line_sha256"] == hashlib.sha256(bad.encode()).hexdigest()
+    assert "a secret nobody" not in str(house.rows("from raw.quarantine"))
+    assert not any(
+        b"a secret nobody" in p.read_bytes() for p in house.root.rglob("*") if p.is_file()
+    )
+    assert [row["request_id"] for row in requests(house)] == ["also", "good"]
+
+
+def test_a_value_that_no_column_holds_sets_aside_its_line_alone(house: House) -> None:
+    house.put(
+        "requests/a.jsonl",
+        [
+            request("a"),
+            request("status", status=3_000_000_000),
+            request("sum", prompt_tokens=2**63 - 1, completion_tokens=1),
+            request("depth", fallback_depth=2**40),
+            request("b", credits_used="2.5E1"),
+        ],
+    )
+
+    house.night()
+
+    assert [row["request_id"] for row in requests(house)] == ["a", "b"]
+    assert reasons(house) == ["a value is out of range"] * 3
+
+
+def test_a_request_from_the_future_waits_in_quarantine(house: House) -> None:
+    soon = (utc_now() + timedelta(minutes=3)).isoformat() + "Z"
+    later = (utc_now() + timedelta(minutes=9)).isoformat() + "Z"
+    house.put("requests/a.jsonl", [request("soon", soon), request("later", later)])
+
+    house.night()
+
+    assert [row["request_id"] for row in requests(house)] == ["soon"]
+    assert reasons(house) == ["timestamp is in the future"]
+
+
+def test_a_zoneless_time_is_read_in_the_sources_zone(tmp_path: Path, some_models: Models) -> None:
+    settings = (
+        '[[requests]]\nname = "gateway"\nformat = "canonical"\nlocation = "landing/requests"\n'
+        'time_zone = "Europe/London"\n'
+    )
+    house = House(tmp_path / "house", some_models, settings)
+    house.put(
+        "requests/a.jsonl",
+        [
+            request("summer", "2026-07-01T12:00:00"),
+            request("twice", "2026-10-25T01:30:00"),
+            request("never", "2026-03-29T01:30:00"),
+        ],
+    )
+
+    house.night()
+
+    assert {row["request_id"]: row["completed_at"] for row in requests(house)} == {
+        "summer": datetime(2026, 7, 1, 11),
+        "twice": datetime(2026, 10, 25, 0, 30),
+    }
+    assert reasons(house) == ["timestamp is a local time that never happens"]
+
+
+def test_a_call_by_key_belongs_to_no_member_and_instants_override_a_latency(house: House) -> None:
+    stated: dict[str, Any] = {
+        "gateway_in_at": "2026-11-20T10:00:00.000Z",
+        "gateway_out_at": "2026-11-20T10:00:01.234567Z",
+        "latency_ms": 7,
+        "member_id": "mem_1",
+    }
+    house.put(
+        "requests/a.jsonl", [request("api", **stated), request("p", source="playground", **stated)]
+    )
+
+    house.night()
+
+    assert [(row["member_id"], row["latency_ms"]) for row in requests(house)] == [
+        (None, 1234),
+        ("mem_1", 1234),
+    ]

@@ -1,0 +1,454 @@
+"""Makers for tests: a house of one's own in a temporary folder, nights in it, and what is
+published.
+"""
+
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import duckdb
+
+from pipelines import contents
+from pipelines.calendar import Clock
+from pipelines.models import SQL, Models
+from pipelines.night import Checked, Event, Night
+from pipelines.settings import Settings, load
+from pipelines.store import Store, parquet_list, quote
+
+AS_OF = datetime(2026, 11, 21)
+CHECKOUT = Path(__file__).parents[1]
+
+SETTINGS = """
+[warehouse]
+root = "data"
+
+[[requests]]
+name = "gateway"
+gateway = "infery"
+format = "canonical"
+location = "landing/requests"
+
+[[requests]]
+name = "proxy"
+gateway = "infery"
+format = "litellm_spendlogs"
+location = "landing/proxy"
+
+[exports]
+location = "out"
+"""
+
+Line = dict[str, Any]
+
+
+def request(request_id: str = "req_1", at: str = "2026-11-20T10:00:00Z", **stated: Any) -> Line:
+    """A canonical record; keywords are its fields."""
+    return {
+        "request_id": request_id,
+        "timestamp": at,
+        "workspace_id": "ws_1",
+        "api_key_id": "key_1",
+        "source": "api",
+        "requested_model": "gpt-5",
+        "model": "gpt-5",
+        "status": 200,
+        "prompt_tokens": 10,
+        "completion_tokens": 5,
+        "credits_used": "2.5",
+    } | stated
+
+
+def spend_log(request_id: str = "req_1", spend: float | str = 0.025, **stated: Any) -> Line:
+    """A row of LiteLLM's SpendLogs; keywords are its fields."""
+    return {
+        "request_id": request_id,
+        "call_type": "acompletion",
+        "api_key": "key_1",
+        "startTime": "2026-11-20T10:00:00.000000+00:00",
+        "endTime": "2026-11-20T10:00:01.500000+00:00",
+        "model": "openai/gpt-5",
+        "model_id": "model-1",
+        "model_group": "gpt-5",
+        "team_id": "ws_1",
+        "status": "success",
+        "prompt_tokens": 10,
+        "completion_tokens": 5,
+        "total_tokens": 15,
+        "spend": spend,
+        "request_duration_ms": 1500,
+        "metadata": "{}",
+        "messages": "{}",
+    } | stated
+
+
+def jsonl(lines: Iterable[Line | str]) -> str:
+    """Records, or lines as they are, one a line."""
+    return "".join((x if isinstance(x, str) else json.dumps(x)) + "\n" for x in lines)
+
+
+def csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows under the names of the first; nothing is quoted."""
+    names = list(rows[0])
+    lines = [",".join(names), *(",".join(str(row.get(name, "")) for name in names) for row in rows)]
+    return "\n".join(lines) + "\n"
+
+
+def invoice(invoice_id: str, total_minor: int = 1200, **stated: Any) -> Line:
+    """A row of the gateway's billing history, paid on 2026-11-16."""
+    return {
+        "infery_invoice_id": invoice_id,
+        "workspace_id": "ws_1",
+        "kind": "topup",
+        "issued_at": "2026-11-16T10:00:00Z",
+        "currency": "usd",
+        "net_minor": total_minor - 200,
+        "vat_minor": 200,
+        "total_minor": total_minor,
+        "credits": "1000.5",
+        "payment_intent_id": "",
+        "stripe_invoice_id": "",
+        "status": "paid",
+        "pdf_url": "",
+        "receipt_url": "",
+    } | stated
+
+
+def payment(charge_id: str, invoice_id: str, amount: str = "12.00", **stated: Any) -> Line:
+    """A row of the Stripe dashboard's payments CSV."""
+    return {
+        "id": charge_id,
+        "Created (UTC)": "2026-11-16 10:05",
+        "Amount": amount,
+        "Amount Refunded": "0.00",
+        "Currency": "usd",
+        "Captured": "true",
+        "Mode": "Live",
+        "Status": "Paid",
+        "PaymentIntent ID": f"pi_{charge_id}",
+        "Disputed Amount": "",
+        "Dispute Status": "",
+        "Dispute Reason": "",
+        "Dispute Date (UTC)": "",
+        "workspace_id (metadata)": "ws_1",
+        "infery_invoice_id (metadata)": invoice_id,
+    } | stated
+
+
+class House:
+    """`meterhouse.toml`, the landing folders and the root, all under one folder."""
+
+    def __init__(
+        self,
+        folder: Path,
+        models: Models | None = None,
+        settings: str = SETTINGS,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.environment = dict(environment or {})
+        self.models = models or contents.models()
+        folder.mkdir(parents=True, exist_ok=True)
+        self.config = folder / "meterhouse.toml"
+        if not self.config.exists():
+            self.config.write_text(settings, encoding="utf-8")
+
+    @property
+    def settings(self) -> Settings:
+        return load(self.config, self.environment)
+
+    @property
+    def root(self) -> Path:
+        return self.settings.root
+
+    @property
+    def store(self) -> Store:
+        return Store(self.root)
+
+    # ---- in ---------------------------------------------------------------------------------
+
+    def put(self, name: str, content: Iterable[Line | str] | str | bytes) -> Path:
+        """A file under `landing/`: records as JSON lines, or what is given; packed where it
+        ends in .gz.
+        """
+        path = self.folder / "landing" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not isinstance(content, str | bytes):
+            content = jsonl(content)
+        plain = content.encode() if isinstance(content, str) else content
+        is_packed = name.endswith(".gz") and isinstance(content, str)
+        path.write_bytes(gzip.compress(plain, mtime=0) if is_packed else plain)
+        return path
+
+    # ---- nights -----------------------------------------------------------------------------
+
+    def night(self, as_of: datetime = AS_OF, **options: Any) -> list[Event]:
+        """One night in this process, without Dagster; options are those of `Night`. No sink
+        unless given.
+        """
+        return list(self.events(as_of, **options))
+
+    def events(
+        self,
+        as_of: datetime = AS_OF,
+        *,
+        models: Models | None = None,
+        sources: tuple[ModuleType, ...] | None = None,
+        sinks: Mapping[str, ModuleType] | None = None,
+        **options: Any,
+    ) -> Iterator[Event]:
+        yield from Night(
+            settings=self.settings,
+            clock=Clock.at(as_of=as_of),
+            models=models or self.models,
+            sources=contents.sources() if sources is None else sources,
+            sinks={} if sinks is None else sinks,
+            **options,
+        ).run()
+
+    def run(self, *words: str, check: bool = False) -> subprocess.CompletedProcess[str]:
+        """The real command line, in a process of its own."""
+        return subprocess.run(
+            command(self, *words),
+            env=environment(self),
+            capture_output=True,
+            text=True,
+            check=check,
+            timeout=240,
+        )
+
+    # ---- out --------------------------------------------------------------------------------
+
+    def rows(self, sql: str) -> list[dict[str, Any]]:
+        """A select over what is published, as `warehouse.duckdb` shows it."""
+        with published(self.root) as connection:
+            result = connection.execute(sql)
+            names = [column[0] for column in result.description or []]
+            return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+
+    def value(self, sql: str) -> Any:
+        """The one value of a select."""
+        [row] = self.rows(sql)
+        [value] = row.values()
+        return value
+
+    def tables(self) -> dict[str, dict[str, list[str]]]:
+        """table → partition → the hashes of its objects, sorted."""
+        snapshot = self.store.snapshot()
+        assert snapshot is not None
+        return {
+            table: {
+                key: sorted(item.sha256 for item in partition.objects)
+                for key, partition in partitions.items()
+            }
+            for table, partitions in snapshot.tables.items()
+        }
+
+    def answers(self) -> dict[str, dict[str, list[str]]]:
+        """`tables()` from the roll-ups down: what must not depend on when or how often nights
+        ran.
+        """
+        return {name: parts for name, parts in self.tables().items() if name.startswith("marts.")}
+
+    def bytes(self) -> dict[str, str]:
+        """Every file under the root but `ops/nights/`, by the hash of its bytes."""
+        return {
+            str(path.relative_to(self.root)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(self.root.rglob("*"))
+            if path.is_file() and self.root / "ops" / "nights" not in path.parents
+        }
+
+    def check_whole(self) -> None:
+        """Asserts that every object the snapshot names is there, and is what it says."""
+        snapshot = self.store.snapshot()
+        if snapshot is None:
+            return
+        for item in snapshot.objects():
+            content = (self.root / item.path).read_bytes()
+            assert hashlib.sha256(content).hexdigest() == item.sha256, item.path
+        connection = duckdb.connect()
+        for table, partitions in snapshot.tables.items():
+            if table.startswith("exports."):
+                continue
+            for partition in partitions.values():
+                files = [self.root / item.path for item in partition.objects]
+                options = ", hive_partitioning = false"
+                connection.execute(f"select count(*) from {parquet_list(files, options=options)}")
+        connection.close()
+
+
+REQUEST_MODELS = (
+    "staging/keys",
+    "staging/request_counts",
+    "staging/request_winners",
+    "staging/requests",
+    "marts/requests",
+    "marts/usage_quarter_hourly",
+    "ops/conflicts",
+    "ops/quarantine",
+    "ops/source_objects",
+    "checks/source_objects__every_record_accounted_for",
+    "checks/source_objects__landed_is_stored",
+)
+
+
+def request_models(folder: Path) -> Models:
+    """The part of the house that request logs fall through: a night of it takes a third of a
+    second.
+    """
+    for name in REQUEST_MODELS:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(SQL / f"{name}.sql", folder / f"{name}.sql")
+    return Models(contents.raw_tables(), folder)
+
+
+def command(house: House, *words: str) -> list[str]:
+    return [sys.executable, "-m", "pipelines.cli", "--config", str(house.config), *words]
+
+
+def environment(house: House) -> dict[str, str]:
+    """The machine's environment with nothing of a Meterhouse in it but the house's own."""
+    mine = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("METERHOUSE_", "DAGSTER_", "STRIPE_"))
+    }
+    return mine | {"COLUMNS": "200", "PYTHONPATH": str(CHECKOUT)} | house.environment
+
+
+@contextmanager
+def published(root: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """`warehouse.duckdb`, attached read-only as an analyst would."""
+    connection = duckdb.connect()
+    try:
+        connection.execute("set TimeZone = 'UTC'")
+        connection.execute(
+            f"attach {quote(str(root / 'warehouse.duckdb'))} as warehouse (read_only)"
+        )
+        connection.execute("use warehouse")
+        yield connection
+    finally:
+        connection.close()
+
+
+def failed_claims(events: Iterable[Event]) -> dict[str, str]:
+    """The claims that did not hold, by name, with what was found; a grain by its table."""
+    return {
+        f"grain of {event.table}" if event.claim == "grain" else event.claim: event.found
+        for event in events
+        if isinstance(event, Checked) and not event.passed
+    }
+
+
+def until_failure(events: Iterator[Event]) -> tuple[list[Event], Exception | None]:
+    """What happened up to the exception, and the exception."""
+    happened: list[Event] = []
+    try:
+        for event in events:
+            happened.append(event)
+    except Exception as error:  # noqa: BLE001  (whatever stopped the night is the result)
+        return happened, error
+    return happened, None
+
+
+def decimals(rows: Iterable[Mapping[str, Any]], name: str = "credits") -> Decimal:
+    """The exact sum of a column."""
+    return sum((Decimal(row[name]) for row in rows), Decimal(0))
+
+
+def furnish(house: House, first_day: int = 15) -> None:
+    """A small house with something in every table: an anomaly, a budget crossed, money that
+    disagrees.
+
+    Its days are November 2026, `first_day` to 20.
+    """
+    house.put(
+        "directory/workspaces.csv",
+        "workspace_id,name,time_zone,plan,monthly_allowance_credits,cycle_anchor_date,billing_email\n"
+        "ws_1,Acme,Europe/London,scale,500,2026-11-16,a@acme.example\n"
+        "ws_2,Beta,Asia/Kolkata,starter,100,2026-11-16,b@beta.example\n",
+    )
+    house.put(
+        "directory/keys.csv",
+        "api_key_id,workspace_id,name\nkey_1,ws_1,Bot\nkey_2,ws_2,Batch\nkey_3,ws_1,Site\n",
+    )
+    house.put("directory/members.csv", "member_id,workspace_id,name\nmem_1,ws_1,Ada\n")
+    house.put(
+        "directory/budgets.csv",
+        "budget_id,workspace_id,scope,subject_id,threshold_credits\n"
+        "bud_1,ws_1,workspace,,400\nbud_2,ws_1,workspace,,1500\n",
+    )
+    for day in range(first_day, 20):
+        house.put(f"requests/2026-11-{day}.jsonl.gz", jsonl(traffic(day)))
+    house.put("requests/2026-11-20.jsonl", [*traffic(20), *leak()])
+    house.put(
+        "invoices/2026-11.csv",
+        csv([
+            invoice("inv_1"),
+            invoice("inv_2", 2400),
+            invoice("inv_3", 3600, status="open"),
+            invoice("inv_4", 1200),
+            invoice("inv_5", 4800, workspace_id="ws_2"),
+        ]),
+    )  # fmt: skip
+    house.put(
+        "stripe/payments.csv",
+        csv([
+            payment("ch_1", "inv_1"),
+            payment("ch_2", "inv_2", "24.00", **{"Amount Refunded": "4.00"}),
+            payment("ch_3", "inv_4", "11.00"),
+            payment("ch_4", "", "7.50"),
+            payment("ch_5", "inv_5", "48.00", **DISPUTE, **{"workspace_id (metadata)": "ws_2"}),
+        ]),
+    )  # fmt: skip
+
+
+DISPUTE = {
+    "Disputed Amount": "48.00",
+    "Dispute Status": "needs_response",
+    "Dispute Reason": "fraudulent",
+    "Dispute Date (UTC)": "2026-11-18 09:00",
+}
+
+
+def traffic(day: int, count: int = 24, name: str = "req") -> list[Line]:
+    """A day of three keys, two models, a member, errors, fallbacks and exact fractions."""
+    lines = []
+    for index in range(count):
+        is_playground = index % 6 == 5
+        lines.append(
+            request(
+                f"{name}_{day}_{index}",
+                f"2026-11-{day:02}T{index % 24:02}:{(index * 7 + day) % 60:02}:10.{index:03}Z",
+                workspace_id="ws_2" if index % 4 == 3 else "ws_1",
+                api_key_id=["key_1", "key_3", None, "key_2"][index % 4],
+                source="playground" if is_playground else "api",
+                member_id="mem_1" if is_playground else None,
+                model=["gpt-5", "sonnet-5"][index % 2],
+                fallback_from="opus-5" if index % 8 == 0 else None,
+                fallback_depth=1 if index % 8 == 0 else 0,
+                status=429 if index % 11 == 10 else 200,
+                prompt_tokens=index * 10,
+                completion_tokens=index,
+                credits_used=f"{1 + index % 3}.{index:03}{day:03}001",
+            )
+        )
+    return lines
+
+
+def leak() -> list[Line]:
+    """What a stolen key spends on the last day."""
+    return [
+        request(f"leak_{index}", f"2026-11-20T20:{index:02}:00Z", credits_used="99.000000001")
+        for index in range(12)
+    ]

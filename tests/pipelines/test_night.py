@@ -1,0 +1,564 @@
+"""A night: the same twice, whole after any kill, stopped by any broken claim, unseen by its
+readers.
+"""
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
+from decimal import Decimal
+from email.message import Message
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.handlers import Message as MessageHandler
+
+from exports import files
+from exports.alerts import Alert, Answer
+from pipelines import contents
+from pipelines.models import SQL, Models
+from pipelines.night import Built, Event, NightFailed, Published
+from pipelines.simulator import gateway, stripe_server
+from pipelines.store import StoreError
+from tests.houses import (
+    AS_OF,
+    CHECKOUT,
+    House,
+    command,
+    environment,
+    failed_claims,
+    furnish,
+    request,
+    spend_log,
+    traffic,
+    until_failure,
+)
+from tests.kills import Trials, check_tidy, nights, state
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    return House(tmp_path / "house")
+
+
+# ---- twice ----------------------------------------------------------------------------------
+
+
+class Inbox(MessageHandler):
+    """A mail server's handler that keeps what it is sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[Message] = []
+
+    def handle_message(self, message: Message) -> None:
+        self.messages.append(message)
+
+
+@pytest.fixture
+def inbox() -> Iterator[tuple[Inbox, int]]:
+    handler = Inbox()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    controller = Controller(handler, hostname="127.0.0.1", port=port)
+    controller.start()
+    yield handler, port
+    controller.stop()
+
+
+def test_a_second_night_changes_no_byte_and_sends_nothing(
+    tmp_path: Path, inbox: tuple[Inbox, int]
+) -> None:
+    post, port = inbox
+    gateway.simulate(
+        tmp_path / "house", days=1, requests_per_day=40, seed=5, last_day=date(2026, 11, 20)
+    )
+    with stripe_server.serve(tmp_path / "house" / "stripe_account.json") as stripe:
+        house = House(
+            tmp_path / "house",
+            environment={
+                "METERHOUSE_STRIPE_API_BASE": stripe.base_url,
+                "METERHOUSE_STRIPE_API_KEY": "rk_live_local",
+                "METERHOUSE_ALERTS_EMAIL_SMTP_HOST": "127.0.0.1",
+                "METERHOUSE_ALERTS_EMAIL_SMTP_PORT": str(port),
+                "METERHOUSE_ALERTS_EMAIL_RECIPIENTS": "ops@example.com",
+            },
+        )
+        budgets = "budget_id,workspace_id,scope,subject_id,threshold_credits\n"
+        workspace = house_workspace(house)
+        house.put("directory/budgets.csv", f"{budgets}bud_x,{workspace},workspace,,1\n")
+
+        first = house.run("nightly", "--as-of", "2026-11-21T00:00:00Z")
+        assert first.returncode == 0, first.stderr
+        before, sent, asked = house.bytes(), len(post.messages), len(stripe.requests)
+        outside = {path: path.stat().st_mtime_ns for path in (house.root / "exports").rglob("*")}
+        second = house.run("nightly", "--as-of", "2026-11-21T00:00:00Z")
+
+    assert second.returncode == 0, second.stderr
+    assert "Nothing new" in second.stdout
+    assert sent > 0
+    assert len(post.messages) == sent
+    assert asked > 0
+    assert {asked.method for asked in stripe.requests} == {"GET"}
+    assert house.bytes() == before
+    assert {
+        path: path.stat().st_mtime_ns for path in (house.root / "exports").rglob("*")
+    } == outside
+
+
+def house_workspace(house: House) -> str:
+    """A workspace that the simulated directory names."""
+    [path] = (house.folder / "landing" / "directory").glob("workspaces.csv")
+    return path.read_text().splitlines()[1].split(",")[0]
+
+
+def test_a_night_with_a_later_clock_tells_nothing_again(house: House) -> None:
+    furnish(house)
+    told: list[Any] = []
+    house.night(sinks=listening(told))
+    count = len(told)
+
+    house.night(AS_OF + timedelta(hours=3), sinks=listening(told))
+
+    assert count > 0
+    assert len(told) == count
+
+
+# ---- killed ---------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", [1])
+def test_a_killed_night_leaves_the_tables_of_an_undisturbed_one(tmp_path: Path, seed: int) -> None:
+    def kill(is_second: bool) -> int:
+        folder = tmp_path / ("second" if is_second else "first")
+        with nights(folder) as running:
+            return len(Trials(running, folder, is_second).run(seed, kills=25))
+
+    with ThreadPoolExecutor(2) as pool:
+        died = list(pool.map(kill, [False, True]))
+
+    assert died == [25, 25]
+
+
+def test_the_real_command_survives_a_kill(tmp_path: Path) -> None:
+    house = House(tmp_path / "house")
+    furnish(house, first_day=19)
+    night = subprocess.Popen(
+        command(house, "nightly", "--as-of", str(AS_OF)),
+        env=environment(house),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while night.poll() is None and not (house.root / "snapshot.json").exists():
+        threading.Event().wait(0.02)  # the moment between publishing and warehouse.duckdb
+    night.kill()
+    night.wait()
+
+    again = house.run("nightly", "--as-of", str(AS_OF))
+
+    assert again.returncode == 0, again.stderr
+    undisturbed = House(tmp_path / "undisturbed")
+    furnish(undisturbed, first_day=19)
+    undisturbed.night()
+    assert house.answers() == undisturbed.answers()
+    check_tidy(house)
+    outcomes = {row["outcome"] for row in nights_of(house)}
+    assert outcomes <= {"killed", "published", "nothing new"}
+
+
+def nights_of(house: House) -> list[dict[str, Any]]:
+    """The journal of the nights, oldest first."""
+    files = sorted((house.root / "ops" / "nights").glob("[0-9]*.json"))
+    return [json.loads(path.read_text()) for path in files]
+
+
+# ---- stopped --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Violation:
+    """Models broken so that one claim must notice: what each column says instead, and what
+    follows the select.
+    """
+
+    claim: str
+    table: str
+    model: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    rest: str = ""
+    rogue: Callable[..., None] | None = None
+
+    def __str__(self) -> str:
+        return f"{self.claim} by {self.model or self.table}"
+
+
+def land_a_row_uncounted(draft: Any, _settings: Any, _clock: Any) -> None:
+    """A source that writes requests and says nothing of them."""
+    draft.bind(draft, "raw.requests")
+    select = "select * replace ('ghost_' || request_id as request_id) from raw.requests limit 1"
+    rows = draft.connection.sql(select).to_arrow_table()
+    draft.append("raw.requests", rows, rows["usage_date"][0].as_py())
+
+
+def breaks(claim: str, model: str, rest: str = "", table: str = "", **columns: str) -> Violation:
+    """`claim` is broken when `model` says `columns` and not its own, or is followed by `rest`."""
+    return Violation(claim, table or model, model, columns, rest)
+
+
+RECONCILIATION = "marts.invoice_reconciliation"
+VIOLATIONS = [
+    breaks("conservation__agrees", "staging.requests", "where status <> 429"),
+    breaks("conservation__agrees", "marts.usage_by_model", credits="credits + 0.000000001"),
+    breaks("conservation__agrees", "marts.usage_by_key", "where api_key_id is not null"),
+    breaks("conservation__agrees", "marts.usage_by_member", "where member_id is null"),
+    breaks("conservation__agrees", "marts.credit_ledger", credits="credits * 2"),
+    breaks("grain of staging.requests", "staging.requests", "cross join range(2)"),
+    breaks("grain of marts.usage_by_key", "marts.usage_by_key", "cross join range(2)"),
+    breaks("grain of marts.usage_by_model", "marts.usage_by_model", usage_date="null::date"),
+    breaks(
+        "credit_balances__close_as_they_open", "marts.credit_balances",
+        opening_credits="opening_credits + 1",
+    ),
+    breaks(
+        "source_objects__every_record_accounted_for", "ops.source_objects",
+        folded_count="folded_count + 1",
+    ),
+    Violation("source_objects__landed_is_stored", "raw.requests", rogue=land_a_row_uncounted),
+    breaks("budget_alerts__cover_every_anomaly", "marts.budget_alerts", "where kind = 'budget'"),
+    breaks("invoices__net_and_vat_make_the_total", "marts.invoices", vat_minor="vat_minor + 1"),
+    breaks(
+        "invoice_reconciliation__agreeing_rows_differ_by_nothing", RECONCILIATION,
+        difference_minor="difference_minor + if(standing = 'agrees', 1, 0)",
+    ),
+    breaks(
+        "invoice_reconciliation__captured_money_is_conserved", RECONCILIATION,
+        charged_minor="charged_minor + if(item_kind = 'charge', 1, 0)",
+    ),
+    breaks(
+        "invoice_reconciliation__every_status_is_known", RECONCILIATION, reason="null::varchar"
+    ),
+    breaks(
+        "invoice_reconciliation__everything_is_in_one_row", RECONCILIATION,
+        "where item_kind <> 'charge'",
+    ),
+    breaks(
+        "invoice_reconciliation__invoice_rows_sum_their_charges", RECONCILIATION,
+        refunded_minor="refunded_minor + 1",
+    ),
+    breaks("spend_ranges__add_up_to_usage", "marts.spend_ranges", credits="credits * 2"),
+    breaks(
+        "spend_ranges__limit_is_the_largest_part", "marts.spend_ranges",
+        upper_limit="upper_limit + 0.000000001",
+    ),
+    breaks(
+        "spend_ranges__verdict_follows_from_numbers", "marts.spend_ranges",
+        verdict="if(verdict = 'normal', 'high', verdict)",
+    ),
+]  # fmt: skip
+WARNINGS = [
+    breaks(
+        "alert_deliveries__nothing_is_received_twice", "ops.alert_deliveries",
+        "cross join range(2) as copies (copy)",
+        attempted_at="attempted_at + to_microseconds(copy)",
+    ),
+    breaks(
+        "invoice_reconciliation__refunds_and_disputes_have_charges", "staging.refunds",
+        table=RECONCILIATION, charge_id="'ch_nobody'",
+    ),
+    breaks(
+        "invoice_reconciliation__refunds_sum_to_the_charges_own", "staging.charges",
+        table="staging.refunds", origin="'api'", amount_refunded_minor="amount_refunded_minor + 7",
+    ),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def furnished(tmp_path_factory: pytest.TempPathFactory) -> House:
+    house = House(tmp_path_factory.mktemp("furnished") / "house")
+    furnish(house)
+    house.put("proxy/a.jsonl", [spend_log("req_20_1"), spend_log("llm_1")])
+    assert failed_claims(house.night(sinks=listening([]))) == {}
+    return house
+
+
+def listening(told: list[Any]) -> dict[str, ModuleType]:
+    """A sink that keeps the alerts it is told."""
+
+    def send(alert: Alert) -> Answer:
+        told.append(alert)
+        return Answer("sent", "heard")
+
+    sink = ModuleType("told")
+    sink.send = send  # type: ignore[attr-defined]
+    return {"told": sink}
+
+
+def broken_models(violation: Violation, folder: Path) -> Models:
+    """The house's own SQL with one model broken from outside, whatever it says inside."""
+    shutil.copytree(SQL, folder)
+    if violation.model:
+        statement = contents.models().models[violation.model]
+        path = folder / f"{violation.model.replace('.', '/')}.sql"
+        text = path.read_text()
+        unknown = set(violation.columns) - set(statement.columns)
+        assert not unknown, f"{violation.model} no longer has {unknown}"
+        lines = text.splitlines()
+        header = [line for line in lines if line.startswith("--")]
+        columns = ", ".join(
+            f"{violation.columns[name]} as {name}" if name in violation.columns else name
+            for name in statement.columns
+        )
+        select = f"select {columns} from (\n{text}\n) as whole {violation.rest}"
+        path.write_text("\n".join([*header, select, ""]))
+    return Models(contents.raw_tables(), folder)
+
+
+def the_night_over(
+    house: House, violation: Violation, folder: Path
+) -> tuple[list[Event], Exception | None]:
+    """What happened in a night over a broken model, and what stopped it."""
+    sources = contents.sources()
+    if violation.rogue is not None:
+        rogue = ModuleType("rogue")
+        rogue.TABLES = {}  # type: ignore[attr-defined]
+        rogue.land = violation.rogue  # type: ignore[attr-defined]
+        sources = (*sources, rogue)
+    models = broken_models(violation, folder / "sql")
+    return until_failure(house.events(models=models, sources=sources))
+
+
+def check_stopped(
+    house: House, before: dict[str, str], stopped: Exception | None, found: str
+) -> None:
+    """Asserts that nothing was published, and that the message names day, table and two numbers."""
+    assert isinstance(stopped, NightFailed), stopped
+    assert "Nothing was published" in str(stopped)
+    assert "the snapshot of 2026-11-21 00:00 UTC stays" in str(stopped)
+    for said in (str(stopped), found):
+        assert re.search(r"on 2026-11-\d\d, |over all days, |on no one day, ", said)
+        assert re.search(r"(raw|staging|marts|ops)\.[a-z_]+|exports/[a-z_]+", said)
+        assert re.search(r"expected .+, found .+", said)
+    after = house.bytes()
+    assert after["snapshot.json"] == before["snapshot.json"]
+    assert after["warehouse.duckdb"] == before["warehouse.duckdb"]
+    house.check_whole()
+    assert house.value("select count(*) from marts.requests") > 0
+    assert nights_of(house)[-1]["outcome"] == "failed"
+
+
+@pytest.mark.parametrize("violation", VIOLATIONS, ids=str)
+def test_a_broken_claim_stops_publication(
+    furnished: House, violation: Violation, tmp_path: Path
+) -> None:
+    before = furnished.bytes()
+
+    happened, stopped = the_night_over(furnished, violation, tmp_path)
+
+    failed = failed_claims(happened)
+    assert violation.claim in failed, failed
+    assert violation.table in failed[violation.claim]
+    check_stopped(furnished, before, stopped, failed[violation.claim])
+
+
+def test_an_export_that_loses_credits_stops_publication(
+    furnished: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = furnished.bytes()
+    export = files.EXPORTS["usage_by_key"]
+    broken = replace(export, columns=export.columns.replace("credits", "credits * 2 as credits"))
+    monkeypatch.setitem(files.EXPORTS, "usage_by_key", broken)
+
+    happened, stopped = until_failure(furnished.events())
+
+    failed = failed_claims(happened)
+    assert "exports/usage_by_key" in failed["conservation__agrees"]
+    check_stopped(furnished, before, stopped, failed["conservation__agrees"])
+
+
+@pytest.mark.parametrize("violation", WARNINGS, ids=str)
+def test_a_broken_warning_is_said_and_does_not_stop_the_night(
+    furnished: House, violation: Violation, tmp_path: Path
+) -> None:
+    house = House(tmp_path / "house")
+    shutil.copytree(furnished.folder, house.folder, dirs_exist_ok=True)
+
+    happened, stopped = the_night_over(house, violation, tmp_path)
+
+    assert stopped is None
+    assert violation.table in failed_claims(happened)[violation.claim]
+    assert any(isinstance(event, Published) for event in happened)
+
+
+def test_every_claim_has_a_planted_violation() -> None:
+    models = contents.models()
+    blocking = {name for name, claim in models.claims.items() if not claim.is_warning}
+
+    planted = {violation.claim for violation in VIOLATIONS}
+    warned = {violation.claim for violation in WARNINGS}
+
+    assert {name for name in planted if not name.startswith("grain of ")} == blocking
+    assert warned == set(models.claims) - blocking
+
+
+# ---- read meanwhile -------------------------------------------------------------------------
+
+READER = """
+import sys, time
+import duckdb
+from pathlib import Path
+from tests.kills import look_for_mixture
+
+path, stop, seen, reads = Path(sys.argv[1]), Path(sys.argv[2]), [], 0
+while not stop.exists():
+    with duckdb.connect(str(path), read_only=True) as connection:
+        first = look_for_mixture(connection)
+        time.sleep(0.03)
+        assert look_for_mixture(connection) == first
+    reads += 1
+    if not seen or seen[-1] != first:
+        seen.append(first)
+        print(first[0], first[1], flush=True)
+print("reads", reads)
+"""
+
+
+def test_a_reader_never_errs_and_never_sees_two_snapshots(tmp_path: Path) -> None:
+    house = House(tmp_path / "house")
+    house.put("requests/0.jsonl", [*traffic(20, 6)])
+    stop = tmp_path / "stop"
+    published = {shown(house.night())}
+
+    with subprocess.Popen(
+        [sys.executable, "-c", READER, str(house.root / "warehouse.duckdb"), str(stop)],
+        cwd=CHECKOUT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as reader:
+        for number in range(1, 11):
+            late = request(f"late_{number}", "2026-11-19T08:00:00Z", credits_used=f"{number}.5")
+            again = request("req_20_1", "2026-11-20T23:59:00Z", credits_used=f"{number}.25")
+            house.put(f"requests/{number}.jsonl", [late, again, *traffic(20, 3, f"n{number}")])
+            published.add(shown(house.night()))
+        stop.touch()
+        output, errors = reader.communicate(timeout=60)
+
+    assert reader.returncode == 0, errors
+    *lines, last = output.splitlines()
+    seen = [tuple(line.split()) for line in lines]
+    assert set(seen) <= published
+    assert len(seen) == len(set(seen)) > 3
+    assert int(last.split()[1]) > 10
+
+
+def shown(happened: list[Event]) -> tuple[str, str]:
+    """The last snapshot a night published, and its credits by the objects' own manifest."""
+    [*_, last] = [event.snapshot for event in happened if isinstance(event, Published)]
+    partitions = last.tables["marts.usage_by_key"].values()
+    credits = [Decimal(str(item.credits)) for part in partitions for item in part.objects]
+    return last.snapshot_id, str(sum(credits))
+
+
+# ---- two at once ----------------------------------------------------------------------------
+
+
+def test_a_second_night_that_may_not_wait_leaves_with_a_sentence(house: House) -> None:
+    house.put("requests/a.jsonl", [request()])
+
+    with house.store.lock(), pytest.raises(StoreError, match="Another night is at work"):
+        house.night(wait_seconds=0.1)
+
+    assert house.night()
+
+
+def test_two_nights_at_once_publish_one_after_the_other(tmp_path: Path) -> None:
+    house = House(tmp_path / "house")
+    house.put("requests/a.jsonl", traffic(20))
+    both = [
+        subprocess.Popen(
+            command(house, "nightly", "--as-of", str(AS_OF)),
+            env=environment(house),
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for _ in range(2)
+    ]
+
+    said = [night.communicate(timeout=120) for night in both]
+
+    assert [night.returncode for night in both] == [0, 0], said
+    assert sorted("Published" in out for out, _ in said) == [False, True]
+    assert house.value("select sum(request_count)::bigint from marts.usage_by_key") == 24
+    assert sorted(row["outcome"] for row in nights_of(house)) == ["nothing new", "published"]
+
+
+# ---- only what is touched -------------------------------------------------------------------
+
+
+def built(happened: list[Event], table: str) -> list[str]:
+    """The days of a table that a night built."""
+    return [str(e.day) for e in happened if isinstance(e, Built) and e.table == table]
+
+
+def test_a_late_line_builds_only_the_days_it_touches(house: House) -> None:
+    furnish(house)
+    house.night()
+    before = house.tables()
+    house.put("requests/late.jsonl", [request("late", "2026-11-17T23:59:59.999999Z")])
+
+    happened = house.night()
+
+    for table in ("raw.requests", "marts.usage_quarter_hourly", "marts.usage_by_key"):
+        assert built(happened, table) == ["2026-11-17"]
+    after = house.tables()["marts.usage_by_model"]
+    assert [day for day in after if after[day] != before["marts.usage_by_model"][day]] == [
+        "2026-11-17"
+    ]
+    assert set(before["raw.requests"]["2026-11-17"]) < set(
+        house.tables()["raw.requests"]["2026-11-17"]
+    )
+
+
+def test_rebuild_gives_the_bytes_of_many_nights(house: House, tmp_path: Path) -> None:
+    furnish(house, first_day=18)
+    house.night()
+    house.put("proxy/b.jsonl", [spend_log("req_19_1", 3.5), spend_log("req_18_2")])
+    house.put("requests/late.jsonl", [request("req_18_2", credits_used="9"), *traffic(17, 5)])
+    house.night()
+    house.put("requests/later.jsonl", traffic(20, 7, "more"))
+    house.night()
+    incremental = state(house)
+    all_at_once = House(tmp_path / "other")
+    shutil.copytree(house.folder / "landing", all_at_once.folder / "landing")
+
+    house.night(everything=True)
+    all_at_once.night()
+
+    rebuilt, fresh = state(house), state(all_at_once)
+    ways = {name for name in incremental if name != "rows of ops.source_objects"}
+    assert {name: rebuilt[name] for name in ways} == {name: incremental[name] for name in ways}
+    assert {name: fresh[name] for name in ways} == {name: incremental[name] for name in ways}
+
+
+def test_backfill_builds_the_days_it_is_told(house: House) -> None:
+    furnish(house)
+    house.night()
+    before = house.answers()
+    days = {date(2026, 11, 16), date(2026, 11, 17)}
+
+    happened = house.night(forced=lambda day: day in days)
+
+    assert built(happened, "marts.usage_by_key") == ["2026-11-16", "2026-11-17"]
+    assert house.answers() == before
