@@ -48,7 +48,7 @@ def decide(
     note: str | None = None,
     lasting: timedelta | None = None,
 ) -> dict[str, Any]:
-    """Writes a decision down, and returns its line. `lasting`: how long a snooze lasts, from now."""
+    """Writes a decision down and returns its line. `lasting`: how long a snooze lasts, from now."""
     now = utc_now()
     line = {
         "decision_id": f"decision_{secrets.token_hex(8)}",

@@ -15,7 +15,7 @@ import duckdb
 
 from pipelines import tabular
 from pipelines.calendar import Clock
-from pipelines.reading import RecordRefused
+from pipelines.reading import RecordRefused, shown
 from pipelines.settings import Settings
 from pipelines.store import Draft
 from pipelines.tabular import Column
@@ -137,7 +137,7 @@ def land(draft: Draft, settings: Settings, clock: Clock) -> None:
     def is_named(path: Path) -> bool:
         if table_of(path) is None:
             draft.remark(
-                f"{path} was not read: the directory's files are named {', '.join(COLUMNS)}."
+                f"{shown(path)} was not read: the directory's files are named {', '.join(COLUMNS)}."
             )
             return False
         return True

@@ -31,6 +31,7 @@ from pipelines.reading import (
     long_number_pattern,
     read_through,
     shape_of,
+    shown,
 )
 from pipelines.settings import RequestSource, Settings, SettingsError
 from pipelines.store import Draft, RawTable, arrow_table, parquet_list, quote, write_whole
@@ -48,7 +49,6 @@ REQUEST_COLUMNS: dict[str, tuple[str, str]] = {
     "completed_at": ("timestamp", "When the request completed and was metered, UTC"),
     "usage_date": ("date", "The UTC day of completed_at"),
     "workspace_id": ("varchar", "As the record states it"),
-    "source_workspace_id": ("varchar", "The source's workspace_id setting"),
     "api_key_id": ("varchar", "The key that made the request"),
     "member_id": ("varchar", "Who made it, for Playground requests only"),
     "source": ("varchar", "api or playground"),
@@ -95,6 +95,15 @@ TABLES: dict[str, RawTable] = {
             "first_at": ("timestamp", "The earliest completed_at, UTC"),
             "last_at": ("timestamp", "The latest completed_at, UTC"),
             "refused": ("varchar", "Why the whole object was quarantined; null where it was read"),
+            "time_zone": ("varchar", "The source's time_zone setting as it was read"),
+            "credits_per_usd": ("bigint", "That setting as it was read; null where the format knows no dollars"),
+        },
+    ),
+    "raw.sources": RawTable(
+        "A source that gives its records a workspace, by the settings of the night; one gone from them keeps its last.",
+        {
+            "source_name": ("varchar", "The [[requests]] source"),
+            "workspace_id": ("varchar", "Its workspace_id setting, for records that state none"),
         },
     ),
     "raw.quarantine": RawTable(
@@ -123,6 +132,8 @@ TABLES: dict[str, RawTable] = {
     ),
 }
 
+# Delta encodings save a quarter of the bytes; bloom filters of ids nobody looks up so.
+REQUEST_FILES = ", parquet_version v2, write_bloom_filter false"
 ENGINE = f"DuckDB {duckdb.__version__}"
 IDENTITY = "hash(gateway, request_id)"
 
@@ -141,6 +152,7 @@ def formats() -> Mapping[str, RequestFormat]:
 def land(draft: Draft, settings: Settings, clock: Clock) -> None:
     """Lands every object not landed before, whatever days are in it, and settles which records speak of one request."""
     _reindex(draft)
+    _keep_workspaces(draft, settings)
     seen = Seen(draft)
     for source in settings.requests:
         if source.format not in formats():
@@ -149,22 +161,81 @@ def land(draft: Draft, settings: Settings, clock: Clock) -> None:
                 f"{', '.join(sorted(formats()))}."
             )
         landing = Landing(draft, source, formats()[source.format], settings, clock, seen)
+        seen.turn_to(draft, source, landing.read_as)
         landing.run()
     seen.keep()
 
 
+def _keep_workspaces(draft: Draft, settings: Settings) -> None:
+    """`raw.sources` as the settings have it now: a workspace_id set later speaks for what was landed before."""
+    known = draft.query("select source_name, workspace_id from raw.sources").to_pylist()
+    before = {row["source_name"]: row["workspace_id"] for row in known}
+    stated = {source.name: source.workspace_id for source in settings.requests}
+    after = {name: workspace for name, workspace in (before | stated).items() if workspace}
+    if after == before:
+        return
+    if not after:
+        draft.drop("raw.sources")
+        return
+    rows = [{"source_name": name, "workspace_id": after[name]} for name in sorted(after)]
+    draft.replace("raw.sources", arrow_table(TABLES["raw.sources"], rows))
+
+
+ReadAs = tuple[str, str | None, int | None]  # format, time_zone, credits_per_usd: what decides how an object reads
+Known = tuple[str, str]  # gateway, object_sha256
+
+
 class Seen:
-    """Which bytes lie at which place, so that an unchanged file need not be read again: a cache, safe to lose."""
+    """Which objects were landed; and which bytes lie at which place, so that an unchanged file need not be read again.
+
+    The places, and what was said, are a cache, safe to lose. `objects`: those that the source whose turn it is need not land.
+    """
 
     def __init__(self, draft: Draft) -> None:
         self.path = draft.store.root / "ops" / "nights" / ".seen.json"
         try:
-            self.places: dict[str, list[Any]] = json.loads(self.path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            self.places = {}
-        self.before = json.dumps(self.places, sort_keys=True)
-        known = draft.query("select gateway, object_sha256 from raw.source_objects").to_pylist()
-        self.objects = {(row["gateway"], row["object_sha256"]) for row in known}
+            kept = json.loads(self.path.read_text(encoding="utf-8"))
+            self.places: dict[str, list[Any]] = kept["places"]
+            self.told: dict[str, list[Any]] = kept["told"]
+        except (FileNotFoundError, ValueError, LookupError, TypeError):
+            self.places, self.told = {}, {}
+        self.before = self._text()
+        rows = draft.query(
+            "select gateway, object_sha256, format, time_zone, credits_per_usd, "
+            "landed_count = 0 and quarantined_count > 0 and refused is null as is_barren from raw.source_objects"
+        ).to_pylist()
+        self.landed: set[Known] = {(row["gateway"], row["object_sha256"]) for row in rows}
+        self.objects = set(self.landed)
+        # Nothing of these was accepted: the settings that they were read with, which may have been mistaken.
+        self.barren: dict[Known, set[ReadAs]] = {}
+        for row in rows:
+            if row["is_barren"]:
+                read_as = (row["format"], row["time_zone"], row["credits_per_usd"])
+                self.barren.setdefault((row["gateway"], row["object_sha256"]), set()).add(read_as)
+        for row in rows:
+            if not row["is_barren"]:
+                self.barren.pop((row["gateway"], row["object_sha256"]), None)
+
+    def turn_to(self, draft: Draft, source: RequestSource, read_as: ReadAs) -> None:
+        """Lets a source land again what was read with other settings, all of it in vain; says once what stays as it is."""
+        again = {
+            known
+            for known, readings in self.barren.items()
+            if known[0] == source.gateway and read_as not in readings
+        }
+        self.objects = self.landed - again
+        found = draft.query(
+            "select distinct format, time_zone, credits_per_usd from raw.source_objects "
+            "where source = $source and landed_count > 0",
+            source=source.name,
+        ).to_pylist()
+        others = {tuple(row.values()) for row in found} - {read_as}
+        if others and self.told.get(source.name) != list(read_as):
+            self.told[source.name] = list(read_as)
+            draft.remark(
+                f"Source '{source.name}': objects of which records were accepted under another format, time_zone or "
+                "credits_per_usd stay as they were read; the new settings are for what arrives from now on."
+            )
 
     def knows(self, gateway: str, spooled: SpooledObject) -> bool:
         place = self.places.get(spooled.location)
@@ -175,13 +246,18 @@ class Seen:
         )
 
     def add(self, gateway: str, spooled: SpooledObject) -> None:
+        known = (gateway, spooled.sha256)
         self.places[spooled.location] = [spooled.size, spooled.modified_ns, spooled.sha256]
-        self.objects.add((gateway, spooled.sha256))
+        self.objects.add(known)
+        self.landed.add(known)
+        self.barren.pop(known, None)  # once a night is enough
 
     def keep(self) -> None:
-        text = json.dumps(self.places, sort_keys=True)
-        if text != self.before:
-            write_whole(self.path, text)
+        if self._text() != self.before:
+            write_whole(self.path, self._text())
+
+    def _text(self) -> str:
+        return json.dumps({"places": self.places, "told": self.told}, sort_keys=True)
 
 
 def objects_at(location: Path) -> tuple[list[SpooledObject], list[str]]:
@@ -204,7 +280,7 @@ def objects_at(location: Path) -> tuple[list[SpooledObject], list[str]]:
             continue
         shape = shape_of(path.name)
         if shape is None:
-            unknown.append(str(path))
+            unknown.append(shown(path))
             continue
         stat = path.stat()
         found.append(
@@ -234,6 +310,11 @@ class Landing:
         self.zone = ZoneInfo(source.time_zone) if source.time_zone else None
         self.latest = max(clock.as_of, clock.arrived_at) + timedelta(seconds=FUTURE_SECONDS)
         self.parameters = {"credits_per_usd": settings.warehouse.credits_per_usd}
+        self.read_as: ReadAs = (
+            known.name,
+            source.time_zone or None,
+            self._values().get("credits_per_usd"),
+        )
 
     def run(self) -> None:
         """Lands what is new, in batches of about 256 MiB."""
@@ -255,6 +336,9 @@ class Landing:
     # ---- one batch --------------------------------------------------------------------------
 
     def _land_batch(self, batch: list[SpooledObject]) -> None:
+        for item in batch:
+            if not item.packed:
+                item.path = _plainly_named(item, self.draft.spool)
         pattern = long_number_pattern(self.format)
         with ThreadPoolExecutor(2) as pool:
             passes: dict[str, Future[None]] = {
@@ -278,9 +362,9 @@ class Landing:
         rows: list[dict[str, Any]] = []
         for table, objects in clean:
             rows += self._write_clean(table, objects, {item.location for item in fresh})
-        done = {row["location"] for row in rows}
+        done = {row["object_sha256"] for row in rows}
         for item in fresh:
-            if item.location not in done:
+            if item.sha256 not in done:
                 rows.append(self._land_careful(item))
         if rows:
             self.draft.append("raw.source_objects", arrow_table(TABLES["raw.source_objects"], rows))
@@ -288,13 +372,13 @@ class Landing:
         if aside:
             self.draft.append("raw.quarantine", arrow_table(TABLES["raw.quarantine"], aside))
         for item in batch:
-            if item.packed and not item.refused:
+            if item.path.parent == self.draft.spool:
                 item.path.unlink(missing_ok=True)
 
     def _aside(self, item: SpooledObject, line: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "object_sha256": item.sha256,
-            "location": item.location,
+            "location": shown(item.location),
             "source": self.source.name,
             "arrived_at": self.clock.arrived_at,
             **line,
@@ -307,6 +391,8 @@ class Landing:
         groups: dict[tuple[str, ...] | None, list[SpooledObject]] = {}
         for item in objects:
             header = _csv_header(item.path) if item.shape == "csv" else None
+            if header and len({name.lower() for name in header}) < len(header):
+                continue  # the engine knows no case, and of two columns takes the first
             groups.setdefault(header, []).append(item)
         tables: list[tuple[str, list[SpooledObject]]] = []
         for header, members in groups.items():
@@ -336,13 +422,13 @@ class Landing:
             columns = ", ".join(f"{quote(name)}: '{kind.column}'" for name, kind in fields.items())
             reader = (
                 f"read_json({paths}, format = 'newline_delimited', columns = {{{columns}}}, "
-                f"maximum_depth = {NESTING_LIMIT})"
+                f"maximum_depth = {NESTING_LIMIT}, hive_partitioning = false)"
             )
             cells = {name: f'"{name}"' for name in fields}
         else:
             reader = (
                 f"read_csv({paths}, all_varchar = true, header = true, delim = ',', quote = '\"', "
-                "escape = '\"', strict_mode = true, null_padding = false)"
+                "escape = '\"', strict_mode = true, null_padding = false, hive_partitioning = false)"
             )
             cells = {
                 name: (f'nullif("{name}", \'\')::{kind.column}' if name in header else f"null::{kind.column}")
@@ -364,7 +450,7 @@ class Landing:
         ]
         return f"select {', '.join(columns)}, ({self.format.rounded}) as was_rounded"
 
-    def _values(self) -> dict[str, object]:
+    def _values(self) -> dict[str, int]:
         text = " ".join([*self.format.request.values(), self.format.rounded])
         return {name: value for name, value in self.parameters.items() if f"${name}" in text}
 
@@ -380,6 +466,8 @@ class Landing:
         ).fetchall()
         kept: list[tuple[int, str, int]] = []
         rows = []
+        if any(index >= len(objects) for index, *_ in counted):  # the engine read what nobody named
+            counted = []
         for index, count, first_row, last_row, last_at, first_at, credits, rounded in counted:
             item = objects[index]
             records = item.line_count - (1 if item.shape == "csv" else 0)
@@ -390,7 +478,10 @@ class Landing:
                 continue
             kept.append((index, item.sha256, first_row - (2 if item.shape == "csv" else 1)))
             rows.append(self._account(item, count, count, rounded, credits, first_at, last_at))
-        if kept:
+        if len(kept) == len(counted) == 1:
+            [(_, sha256, before)] = kept
+            self._write_days(f"from {table}", _one_word(sha256), f"{table}.rowid - ({before})")
+        elif kept:
             hashes = ", ".join(quote(sha256) for _, sha256, _ in kept)
             connection.execute(
                 "create or replace temp table landed "
@@ -420,7 +511,7 @@ class Landing:
             "source": self.source.name,
             "gateway": self.source.gateway,
             "format": self.format.name,
-            "location": item.location,
+            "location": shown(item.location),
             "arrived_at": self.clock.arrived_at,
             "read_count": read,
             "landed_count": landed,
@@ -431,6 +522,8 @@ class Landing:
             "first_at": first_at,
             "last_at": last_at,
             "refused": item.refused or None,
+            "time_zone": self.read_as[1],
+            "credits_per_usd": self.read_as[2],
         }
 
     # ---- the careful path -------------------------------------------------------------------
@@ -480,8 +573,6 @@ class Landing:
             "format": _one_word(self.format.name),
             "source_object": sha256,
         }
-        if self.source.workspace_id:
-            named["source_workspace_id"] = _one_word(self.source.workspace_id)
         constants = {
             "source_line": line,
             "arrived_at": f"timestamp {quote(str(self.clock.arrived_at))}",
@@ -503,7 +594,10 @@ class Landing:
         touched = _touched(self.draft)
         for (day,) in days:
             self.draft.append(
-                "raw.requests", f"select {columns} {source} where usage_date = date '{day}'", day
+                "raw.requests",
+                f"select {columns} {source} where usage_date = date '{day}'",
+                day,
+                options=REQUEST_FILES,
             )
             self.draft.append(
                 "staging.request_ids",
@@ -615,6 +709,16 @@ def rebuild(draft: Draft) -> None:
 def _one_word(text: str) -> str:
     """A constant as SQL: an enum of one word is written to Parquet without hashing every row's text."""
     return f"{quote(text)}::enum({quote(text)})"
+
+
+def _plainly_named(item: SpooledObject, spool: Path) -> Path:
+    """Where the engine finds the object: by a link, where its name is a pattern to it, or no UTF-8."""
+    if not set(str(item.path)) & set("*?[") and shown(item.path) == str(item.path):
+        return item.path
+    link = item.place_in(spool)
+    link.unlink(missing_ok=True)
+    link.symlink_to(item.path)
+    return link
 
 
 def _csv_header(path: Path) -> tuple[str, ...]:

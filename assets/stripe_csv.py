@@ -18,7 +18,7 @@ from assets.stripe_objects import TABLES as STRIPE_TABLES
 from assets.stripe_objects import append_changed, kept_metadata
 from pipelines import tabular
 from pipelines.calendar import Clock
-from pipelines.reading import RecordRefused
+from pipelines.reading import RecordRefused, shown
 from pipelines.settings import Settings
 from pipelines.store import Draft
 from pipelines.tabular import Arrival, Record
@@ -251,7 +251,7 @@ def land(draft: Draft, settings: Settings, clock: Clock) -> None:
         if _is_report(arrival):
             arrival.is_kept = False
             draft.remark(
-                f"{arrival.path} was not read: it is an itemized report, not the payments export."
+                f"{shown(arrival.path)} was not read: it is an itemized report, not the payments export."
             )
             continue
         charges, disputes = [], []

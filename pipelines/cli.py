@@ -798,7 +798,7 @@ def show_reconciliation(rows: list[dict[str, Any]], form: str, everything: bool)
 @format_option
 @click.pass_context
 def alerts(ctx: click.Context, only_open: bool, form: str) -> None:
-    """The state of every budget alert."""
+    """The state of every budget alert; its commands write down what you say of one."""
     if ctx.invoked_subcommand:
         return
     with reading(ctx) as reader:
@@ -815,8 +815,8 @@ def show_alerts(rows: list[dict[str, Any]], form: str) -> None:
         rows,
         form,
         title="Budget alerts",
-        columns=["state", "usage_date", "message", "credits", "upper_limit", "ratio"],
-        labels={"upper_limit": "limit", "ratio": "× normal"},
+        columns=["alert_id", "state", "usage_date", "message", "credits", "upper_limit", "ratio"],
+        labels={"alert_id": "alert", "upper_limit": "limit", "ratio": "× normal"},
         nothing="No alerts.",
     )
 
@@ -875,11 +875,12 @@ def say_of_alert(
     """Writes down what a person says of an alert, once it is known that there is such an alert."""
     settings = settings_of(ctx)
     with published(settings.root) as reader:
-        found = reader.rows("select state from marts.budget_alerts where alert_id = $id", id=alert_id)
+        found = reader.rows(
+            "select state from marts.budget_alerts where alert_id = $id", id=alert_id
+        )
     if not found:
         raise Failed(
-            f"There is no alert '{alert_id}' in what is published; see 'meterhouse alerts "
-            "--format json'."
+            f"There is no alert '{alert_id}' in what is published; 'meterhouse alerts' lists them."
         )
     journal = Store(settings.root).journal("raw.decisions")
     line = decisions.decide(journal, alert_id, decision, note, lasting)

@@ -60,7 +60,7 @@ class Kind:
     """What a field may hold: how DuckDB reads it strictly (`clean`), and how the careful path does (`careful`).
 
     `column`: the type `read_json` is told. `clean`: SQL over `{0}` giving the typed value, calling error() on anything the
-    careful path must see. `type`: the DuckDB type of the typed value.
+    careful path must see. `type`: the DuckDB type of the typed value. 
     """
 
     column: str

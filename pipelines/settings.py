@@ -9,6 +9,7 @@ Relative paths are relative to the file. Contract, "Settings".
 import difflib
 import os
 import tomllib
+import zoneinfo
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -193,6 +194,15 @@ def load(file: Path | None = None, environment: Mapping[str, str] = os.environ) 
         settings = Settings(**values, folder=path.parent)
     except ValidationError as error:
         raise SettingsError(f"{path}: {_sentence(error)}") from None
+    for source in settings.requests:
+        try:
+            zoneinfo.ZoneInfo(source.time_zone or "UTC")
+        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+            raise SettingsError(
+                f"{path}: the time_zone of [[requests]] source '{source.name}' is "
+                f"'{source.time_zone}', no time zone there is."
+                f"{_nearest_zone(str(source.time_zone))}"
+            ) from None
     names = [source.name for source in settings.requests]
     if len(names) != len(set(names)):
         raise SettingsError(f"{path}: two [[requests]] sources share a name; names must differ.")
@@ -260,6 +270,11 @@ def _known() -> dict[str, str]:
 def _nearest(name: str) -> str:
     close = difflib.get_close_matches(name, list(_known()), n=1, cutoff=0.5)
     return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def _nearest_zone(name: str) -> str:
+    close = difflib.get_close_matches(name, zoneinfo.available_timezones(), n=1, cutoff=0.5)
+    return f" Did you mean '{close[0]}'?" if close else " Write one like 'Europe/London'."
 
 
 def _sentence(error: ValidationError) -> str:

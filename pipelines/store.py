@@ -340,6 +340,7 @@ def write_parquet(
     target: Path,
     parameters: Mapping[str, object] | None = None,
     has_credits: bool | None = None,
+    options: str = "",
 ) -> tuple[int, str | None]:
     """Writes a select; returns its rows, and the sum of its `credits` (None without such a column),
     read back from the file.
@@ -348,7 +349,7 @@ def write_parquet(
     """
     connection.execute(
         f"copy ({sql}) to {quote(str(target))} (format parquet, compression zstd, "
-        f"compression_level 1, row_group_size {ROW_GROUP})",
+        f"compression_level 1, row_group_size {ROW_GROUP}{options})",
         dict(parameters) if parameters else None,
     )
     source = parquet_list([target])
@@ -449,11 +450,13 @@ class Draft:
 
     # ---- writing ----------------------------------------------------------------------------
 
-    def append(self, table: str, rows: pa.Table | str, day: date | None = None) -> StoredObject:
+    def append(
+        self, table: str, rows: pa.Table | str, day: date | None = None, *, options: str = ""
+    ) -> StoredObject:
         """One immutable object more. `rows`: an Arrow table, or the text of a select on
-        `self.connection`.
+        `self.connection`. `options`: more of COPY's, for Parquet that is written otherwise.
         """
-        item = self._write(table, rows, day)
+        item = self._write(table, rows, day, options=options)
         key = WHOLE if day is None else str(day)
         before = self.partitions(table).get(key, Partition(()))
         if item.path not in {other.path for other in before.objects}:
@@ -495,13 +498,16 @@ class Draft:
         day: date | None,
         parameters: Mapping[str, object] | None = None,
         has_credits: bool | None = None,
+        options: str = "",
     ) -> StoredObject:
         draft = self.new_file("parquet")
         if isinstance(rows, pa.Table):
             self.connection.register("incoming", rows)
             has_credits = "credits" in rows.column_names
             rows = "from incoming"
-        measured = write_parquet(self.connection, rows, draft, parameters, has_credits)
+        measured = write_parquet(
+            self.connection, rows, draft, parameters, has_credits, options
+        )
         return self.adopt(table, draft, day, measured)
 
     def put(

@@ -24,7 +24,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.calendar import Clock
-from pipelines.reading import MOMENT, Number, ObjectRefused, RecordRefused
+from pipelines.reading import (
+    MOMENT,
+    Number,
+    ObjectRefused,
+    RecordRefused,
+    shown,
+    to_nine_places,
+)
 from pipelines.store import Draft, RawTable
 
 log = logging.getLogger(__name__)
@@ -405,16 +412,7 @@ def integer(value: Any, name: str) -> int | None:
 def nine_places(value: Any, name: str) -> Decimal | None:
     """A decimal(18,9) that is not negative; more places are refused, not rounded."""
     stated = number(value, name)
-    if stated is None:
-        return None
-    if stated < 0:
-        raise RecordRefused(f"{name} is negative")
-    if stated >= 10**9:
-        raise RecordRefused(f"{name} is 10^9 or more")
-    exact = stated.quantize(Decimal("1e-9"))
-    if exact != stated:
-        raise RecordRefused(f"{name} has more than nine places")
-    return exact
+    return None if stated is None else to_nine_places(stated, name)
 
 
 def instant(value: Any, name: str) -> datetime | None:
@@ -519,7 +517,7 @@ class Arrival:
         self.quarantined.append(
             {
                 "object_sha256": self.sha256,
-                "location": str(self.path),
+                "location": shown(self.path),
                 "line_number": record.line_number if record else None,
                 "byte_offset": record.byte_offset if record else None,
                 "byte_length": len(record.content) if record else None,
@@ -555,7 +553,8 @@ def arrivals(
     landed: list[Arrival] = []
     files, unknown = find_files(location)
     for path in unknown:
-        draft.remark(f"{path} was not read: its suffix is none of {', '.join(SUFFIXES)} (.gz).")
+        known_suffixes = ", ".join(SUFFIXES)
+        draft.remark(f"{shown(path)} was not read: its suffix is none of {known_suffixes} (.gz).")
     for path in files:
         if not is_wanted(path):
             continue
@@ -593,7 +592,7 @@ def arrivals(
             {
                 "object_sha256": arrival.sha256,
                 "source": source,
-                "location": str(arrival.path),
+                "location": shown(arrival.path),
                 "read_count": arrival.read_count,
                 "accepted_count": arrival.accepted_count,
                 "duplicate_count": arrival.duplicate_count,

@@ -16,6 +16,12 @@ with losers as (
         and (records.source_object, records.source_line)
         <> (winners.source_object, winners.source_line)
     group by 1, 2
+),
+
+objects as (  -- as they were read last: one is read again where other settings may make sense of it
+    select *
+    from raw.source_objects
+    qualify arrived_at = max(arrived_at) over (partition by gateway, object_sha256)
 )
 
 select
@@ -35,7 +41,7 @@ select
     first_at,  -- the earliest completed_at in it, UTC
     last_at,  -- the latest
     refused,  -- why the whole object was quarantined
-from raw.source_objects as objects
+from objects
 left join losers using (object_sha256, source)
 
 union all

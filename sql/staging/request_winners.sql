@@ -9,6 +9,7 @@
 with records as (
     select
         contests.*,
+        sources.workspace_id as source_workspace_id,
         list_position(
             [
                 'canonical', 'usage_api', 'litellm_spendlogs', 'litellm_payload', 'openrouter_csv',
@@ -17,13 +18,14 @@ with records as (
             format
         ) as format_rank,
         sha256(to_json([
-            request_id, completed_at::varchar, workspace_id, api_key_id, member_id, source,
+            request_id, completed_at::varchar, contests.workspace_id, api_key_id, member_id, source,
             requested_model, model, fallback_from, fallback_depth::varchar, status::varchar,
             error_code, is_streamed::varchar, prompt_tokens::varchar, completion_tokens::varchar,
             total_tokens::varchar, credits::varchar, latency_ms::varchar, gateway_in_at::varchar,
             provider_in_at::varchar, provider_out_at::varchar, gateway_out_at::varchar,
         ])::varchar) as record_sha256,
     from staging.request_contests as contests
+    left join raw.sources as sources using (source_name)
     where contest_date = $day
 ),
 

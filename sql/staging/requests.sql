@@ -7,13 +7,14 @@
 -- grain: gateway, request_id
 with records as (
     select
-        gateway, source_name, format, request_id, completed_at, usage_date, workspace_id,
-        source_workspace_id, api_key_id, member_id, source, requested_model, model, fallback_from,
-        fallback_depth, status, error_code, is_streamed, prompt_tokens, completion_tokens,
-        total_tokens, credits, latency_ms, gateway_in_at, provider_in_at, provider_out_at,
-        gateway_out_at, source_object, source_line,
-    from raw.requests
+        gateway, source_name, format, request_id, completed_at, usage_date, requests.workspace_id,
+        sources.workspace_id as source_workspace_id, api_key_id, member_id, source,
+        requested_model, model, fallback_from, fallback_depth, status, error_code, is_streamed,
+        prompt_tokens, completion_tokens, total_tokens, credits, latency_ms, gateway_in_at,
+        provider_in_at, provider_out_at, gateway_out_at, source_object, source_line,
+    from raw.requests as requests
     anti join staging.request_contests using (gateway, request_id, usage_date)
+    left join raw.sources as sources using (source_name)
     union all
     select
         gateway, source_name, format, request_id, completed_at, usage_date, workspace_id,

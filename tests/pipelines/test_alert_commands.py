@@ -163,7 +163,8 @@ def test_decisions_made_at_once_are_all_kept(tmp_path: Path) -> None:
     """Four processes, twenty-five lines each, into one journal."""
     writes = (
         "import sys; from pathlib import Path; from assets.decisions import decide; "
-        "from pipelines.store import Store; journal = Store(Path(sys.argv[1])).journal('raw.decisions')\n"
+        "from pipelines.store import Store; "
+        "journal = Store(Path(sys.argv[1])).journal('raw.decisions')\n"
         "for number in range(25): decide(journal, f'{sys.argv[2]}_{number}', 'expected')"
     )
 

@@ -252,7 +252,8 @@ def number(value: Any) -> Decimal | None:
 
 
 def count(value: Any, most: int = 2**63 - 1) -> int | None:
-    stated = number(value)
+    is_text_of_digits = isinstance(value, str) and re.fullmatch("[0-9]+", value)
+    stated = Decimal(str(value)) if is_text_of_digits else number(value)
     if stated is None:
         return None
     if stated < 0 or stated > most or stated != int(stated):

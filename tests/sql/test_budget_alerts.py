@@ -208,6 +208,74 @@ def test_nothing_happens_after_the_clock(tell: Tell) -> None:
     assert "so far" in alert["message"]
 
 
+# ---- what a person said of it -------------------------------------------------------------------
+
+
+def said(decision: str, hour: int = 1, **columns: object) -> Row:
+    """A line of the journal of decisions."""
+    return {
+        "decision_id": f"decision_{hour}",
+        "decision": decision,
+        "decided_at": datetime.combine(TODAY + DAY, datetime.min.time()) + timedelta(hours=hour),
+        "decided_by": "ada",
+    } | columns
+
+
+@pytest.fixture
+def tell_after(tell: Tell, run_model: RunModel) -> Tell:
+    """`tell_after([said("acknowledged")], ranges, …)`: the one alert of the ranges, after that."""
+
+    def run(lines: Rows, ranges: Rows, **options: Any) -> Row:
+        [row] = tell(ranges, **options)
+        lines = [line | {"alert_id": row["alert_id"]} for line in lines]
+        decisions = run_model("staging.alert_decisions", {"raw.decisions": lines})
+        [row] = tell(ranges, alert_decisions=decisions, **options)
+        return row
+
+    return run
+
+
+@pytest.mark.parametrize("decision", ["acknowledged", "expected"])
+def test_what_a_person_says_is_its_state_until_it_closes(tell_after: Tell, decision: str) -> None:
+    states = []
+    for later in (1, 4, 5):
+        night = datetime.combine(TODAY + DAY * later, datetime.min.time())
+        states.append(tell_after([said(decision)], [over()], as_of=night)["state"])
+
+    assert states == [decision, decision, "closed"]
+
+
+@pytest.mark.parametrize(("highest", "state"), [(600, "open"), (1000, "escalated")])
+def test_a_snooze_lasts_until_its_end_and_not_a_moment_longer(
+    tell_after: Tell, highest: int, state: str
+) -> None:
+    end = datetime(2026, 11, 19, 12)
+    ranges = [over(TODAY - DAY), over(TODAY, highest)]
+    lines = [said("snoozed", until=end)]
+
+    before = tell_after(lines, ranges, as_of=end - timedelta(microseconds=1))
+    after = tell_after(lines, ranges, as_of=end)
+
+    assert (before["state"], after["state"]) == ("snoozed", state)
+    assert before["snoozed_until"] == after["snoozed_until"] == end
+
+
+def test_the_newest_word_counts(tell_after: Tell) -> None:
+    lines = [said("acknowledged", 2, note="looking"), said("expected", 3), said("snoozed", 1)]
+
+    row = tell_after(lines, [over()])
+
+    assert (row["state"], row["decision"], row["note"]) == ("expected", "expected", None)
+
+
+def test_a_word_on_one_alert_is_no_word_on_another(tell: Tell) -> None:
+    decisions = [{"alert_id": "alert_of_somebody_else", "decision": "expected"}]
+
+    [row] = tell([over()], alert_decisions=decisions)
+
+    assert (row["state"], row["decision"]) == ("open", None)
+
+
 # ---- one incident in several scopes -------------------------------------------------------------
 
 
@@ -345,6 +413,28 @@ def test_a_budget_is_crossed_on_the_day_its_share_is_reached(cross: Tell) -> Non
     assert row["threshold_credits"] == Decimal(750)
 
 
+@pytest.mark.parametrize(
+    ("percent", "threshold"),
+    [
+        ("12.345", "123.45"),
+        ("0.000000001", "0.00000001"),
+        ("100000", "1000000"),
+        ("999999999.999999999", "9999999999.99999999"),
+    ],
+)
+def test_a_share_of_the_allowance_is_exact_however_odd(
+    cross: Tell, percent: str, threshold: str
+) -> None:
+    below = spent(TODAY, Decimal(threshold) - Decimal("0.000000001"))
+    budgets = [budget(threshold_percent=Decimal(percent), recipients="ada@acme.example")]
+
+    assert cross([below], budgets) == []
+    [row] = cross([below, spent(TODAY + DAY, Decimal("0.000000001"))], budgets)
+
+    assert row["threshold_credits"] == row["cycle_credits"] == Decimal(threshold)
+    assert row["recipients"] == "ada@acme.example"
+
+
 def test_a_budget_may_be_reached_once_in_every_cycle(cross: Tell) -> None:
     spend = [spent(date(2026, 1, 1) + DAY * number, 10) for number in range(120)]
 
@@ -403,6 +493,8 @@ def test_a_reached_budget_is_an_alert_until_its_cycle_ends(run_model: RunModel) 
         "and reached its budget of 750.00 on 2026-11-18."
     )
     assert "75% of the allowance of 1,000.00 credits" in during["cause"]
+    crossing["threshold_percent"] = Decimal("1000000.5")
+    assert "1000000.5% of the allowance" in alert(datetime(2026, 11, 19))["cause"]
 
 
 # ---- the claims ---------------------------------------------------------------------------------

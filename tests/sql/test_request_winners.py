@@ -103,10 +103,27 @@ def test_a_workspace_is_the_records_else_the_keys_else_the_sources(
     [row] = run_model(
         "staging.requests",
         {
-            "raw.requests": [request(workspace_id=stated, source_workspace_id=setting)],
+            "raw.requests": [request(workspace_id=stated)],
+            "raw.sources": [{"source_name": "gateway", "workspace_id": setting}],
             "staging.keys": [{"api_key_id": "key_1", "workspace_id": directory}],
         },
         day=DAY,
     )
 
     assert row["workspace_id"] == expected
+
+
+def test_the_setting_of_a_corroborating_source_fills_the_winners_workspace(run_model: Run) -> None:
+    stated = contest(workspace_id=None)
+    beside = contest(format="usage_csv", workspace_id=None, source_name="export")
+
+    [row] = run_model(
+        "staging.request_winners",
+        {
+            "staging.request_contests": [stated, beside],
+            "raw.sources": [{"source_name": "export", "workspace_id": "ws_set"}],
+        },
+        day=DAY,
+    )
+
+    assert (row["source_name"], row["source_workspace_id"]) == ("gateway", "ws_set")

@@ -130,6 +130,19 @@ def test_a_mail_arrives_once_with_everything_a_person_needs(serve: Serve, alert:
             assert part in text, (kind, part)
 
 
+def test_a_budgets_own_recipients_are_told_too_each_once(serve: Serve, alert_row: Rows) -> None:
+    post, sink = serve(recipients=("ops@example.com",))
+    stated = (
+        "Ada <ada@acme.example>, ops@example.com; finance@acme.example bad@ b\u00fc@x\r\nBcc: x"
+    )
+
+    answer = send(Alert.of(alert_row(kind="budget", recipients=stated), "opened"), sink)
+
+    assert answer.outcome == "sent"
+    assert post.accepted == [["ops@example.com", "ada@acme.example", "finance@acme.example"]]
+    assert post.received[0]["To"] == "ops@example.com, ada@acme.example, finance@acme.example"
+
+
 def test_the_message_id_follows_from_what_is_told_alone(alert: Alert) -> None:
     first, again = (compose(alert, settings(25))["Message-ID"] for _ in range(2))
 

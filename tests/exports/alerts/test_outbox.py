@@ -111,6 +111,62 @@ def test_each_transition_is_told_in_its_turn(night: Night, alert_row: Rows) -> N
     assert sink.transitions == ["opened", "escalated", "closed"]
 
 
+def test_an_acknowledged_alert_still_tells_that_it_escalates_and_closes(
+    night: Night, alert_row: Rows
+) -> None:
+    sink = Sink()
+    row = alert_row(decision="acknowledged", escalated_at=AS_OF + NIGHT)
+
+    night([alert_row()], sink)
+    night([row], sink, as_of=AS_OF + NIGHT)
+    night([row | {"closed_at": AS_OF + NIGHT * 4}], sink, as_of=AS_OF + NIGHT * 4)
+
+    assert sink.transitions == ["opened", "escalated", "closed"]
+
+
+def test_of_what_was_expected_nothing_more_is_told(
+    night: Night, journal: Journal, alert_row: Rows
+) -> None:
+    sink = Sink()
+    row = alert_row(decision="expected", escalated_at=AS_OF, closed_at=AS_OF + NIGHT * 4)
+
+    night([alert_row()], sink)
+    night([row], sink, as_of=AS_OF + NIGHT * 4)
+
+    assert sink.transitions == ["opened"]
+    assert len(journal.entries()) == 2
+
+
+def test_a_snooze_holds_back_an_escalation_until_it_ends_however_old(
+    night: Night, alert_row: Rows
+) -> None:
+    sink = Sink()
+    end = AS_OF + NIGHT * 6
+    row = alert_row(decision="snoozed", snoozed_until=end, escalated_at=AS_OF + NIGHT)
+
+    night([alert_row()], sink)
+    night([row], sink, as_of=AS_OF + NIGHT)
+    night([row], sink, as_of=end - timedelta(seconds=1))
+    assert sink.transitions == ["opened"]
+
+    for _ in range(2):
+        night([row], sink, as_of=end)
+
+    assert sink.transitions == ["opened", "escalated"]
+
+
+def test_what_closed_during_a_snooze_is_told_as_closed_only(night: Night, alert_row: Rows) -> None:
+    sink = Sink()
+    end = AS_OF + NIGHT * 10
+    row = alert_row(decision="snoozed", snoozed_until=end, escalated_at=AS_OF + NIGHT)
+
+    night([alert_row()], sink)
+    for later in (4, 10, 11):
+        night([row | {"closed_at": AS_OF + NIGHT * 4}], sink, as_of=AS_OF + NIGHT * later)
+
+    assert sink.transitions == ["opened", "closed"]
+
+
 def test_the_end_of_a_cycle_is_no_news(night: Night, alert_row: Rows) -> None:
     sink = Sink()
 

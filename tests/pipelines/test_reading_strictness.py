@@ -1,0 +1,267 @@
+"""Whichever way an object is read, clean or careful, the same lines are accepted, and exactly.
+
+Each odd line stands once among lines that the engine reads by itself, once among lines that only
+the careful path can, so that either path has its say.
+"""
+
+import json
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from assets.litellm_spendlogs import FORMAT as SPEND_LOGS
+from pipelines.reading import (
+    LINE_LIMIT,
+    NESTING_LIMIT,
+    LineScan,
+    RecordRefused,
+    SpooledObject,
+    _csv_records,
+    long_number_pattern,
+    read_through,
+)
+from pipelines.settings import SettingsError, load
+from pipelines.tabular import nine_places
+from tests.houses import House, jsonl, request, request_models, spend_log
+
+# An exponent is a number that the engine is not trusted with.
+CAREFUL = json.dumps(request("careful", credits_used="2.5E0"))
+
+
+@pytest.fixture(scope="module")
+def house_of(tmp_path_factory: pytest.TempPathFactory) -> House:
+    models = request_models(tmp_path_factory.mktemp("sql"))
+    return House(tmp_path_factory.mktemp("strict") / "house", models)
+
+
+def read(folder: Path, house_of: House, lines: list[str]) -> tuple[set[str], dict[int, str]]:
+    """The ids accepted, and the reasons of the lines set aside."""
+    house = House(folder, house_of.models)
+    house.put("requests/a.jsonl", "".join(f"{line}\n" for line in lines))
+    house.night()
+    found = house.rows("select request_id from marts.requests")
+    aside = house.rows("select line_number, reason from ops.quarantine")
+    return (
+        {row["request_id"] for row in found},
+        {row["line_number"]: row["reason"] for row in aside},
+    )
+
+
+def record(tail: str, request_id: str = "odd") -> str:
+    """A good record with something more in its object, as text."""
+    return json.dumps(request(request_id))[:-1] + tail + "}"
+
+
+def nested(depth: int, opening: str = "[", closing: str = "]") -> str:
+    """A value so deep that the record it stands in is `depth` deep."""
+    return opening * (depth - 1) + "1" + closing * (depth - 1)
+
+
+REFUSED = {
+    "a trailing comma": (record(","), "malformed JSON"),
+    "a trailing comma and a blank": (record(" , "), "malformed JSON"),
+    "a trailing comma and a tab": (record(",\t"), "malformed JSON"),
+    "a trailing comma in what is dropped": (record(', "x": [1, {"y": 2,}]'), "malformed JSON"),
+    "a trailing comma in a list": (record(', "x": [1,]'), "malformed JSON"),
+    "NaN": (record(', "x": NaN'), "NaN is no JSON number"),
+    "NaN in a list": (record(', "x": [NaN , 1]'), "NaN is no JSON number"),
+    "NaN as a text": (record(', "fallback_from": NaN'), "NaN is no JSON number"),
+    "Infinity": (record(', "x": {"y": Infinity}'), "Infinity is no JSON number"),
+    "-Infinity": (record(', "x": -Infinity'), "-Infinity is no JSON number"),
+    "lists too deep": (record(f', "x": {nested(513)}'), "nested deeper than 512"),
+    "objects too deep": (record(', "x": ' + nested(600, '{"k":', "}")), "nested deeper than 512"),
+}
+ACCEPTED = {
+    "commas and braces in a text": record(', "x": "{1, 2, } and [3,]"'),
+    "NaN in a text": record(', "x": "is NaN, or Infinity}"'),
+    "many brackets in a text": record(', "x": "' + "[" * 2000 + '"'),
+    "many brackets side by side": record(', "x": [' + ",".join(["[]"] * 700) + "]"),
+    "as deep as it may be": record(f', "x": {nested(NESTING_LIMIT)}'),
+}
+
+
+@pytest.mark.parametrize("beside", ["", CAREFUL], ids=["clean", "careful"])
+@pytest.mark.parametrize("odd", REFUSED)
+def test_what_is_no_json_is_set_aside_on_either_path(
+    tmp_path: Path, house_of: House, odd: str, beside: str
+) -> None:
+    line, reason = REFUSED[odd]
+    good = [json.dumps(request("good")), *filter(None, [beside])]
+
+    accepted, aside = read(tmp_path / "house", house_of, [line, *good])
+
+    assert accepted == {json.loads(text)["request_id"] for text in good}
+    assert aside == {1: reason}
+
+
+@pytest.mark.parametrize("beside", ["", CAREFUL], ids=["clean", "careful"])
+@pytest.mark.parametrize("odd", ACCEPTED)
+def test_what_only_looks_odd_is_accepted_on_either_path(
+    tmp_path: Path, house_of: House, odd: str, beside: str
+) -> None:
+    accepted, aside = read(tmp_path / "house", house_of, [ACCEPTED[odd], *filter(None, [beside])])
+
+    assert "odd" in accepted
+    assert aside == {}
+
+
+# ---- what makes an object suspect -----------------------------------------------------------
+
+LONG = r'"(?:credits_used)"\s*:\s*(?:[-+0-9.eE]{16}|[-+0-9.]+[eE])'
+
+
+def scanned(chunks: list[bytes], long_numbers: str | None = LONG) -> tuple[int, str]:
+    scan = LineScan(long_numbers, is_json=True)
+    for chunk in chunks:
+        scan.add(chunk)
+    scan.end()
+    return scan.count, scan.suspicion
+
+
+@pytest.mark.parametrize("odd", ACCEPTED)
+def test_what_only_looks_odd_keeps_an_object_on_the_clean_path(odd: str) -> None:
+    assert scanned([ACCEPTED[odd].encode() + b"\n"]) == (1, "")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(line for line, _ in REFUSED.values()),
+        '{"a": 1, "credits_used": 1.00000000000000001}',
+        '{ "credits_used" : 1.00000000000000001}',
+        '{"a": "\\u0041"}',
+        '{"a": "' + "x" * LINE_LIMIT + '"}',
+    ],
+)
+def test_a_line_is_suspect_wherever_it_is_cut(line: str) -> None:
+    """Chunks end anywhere; with and without a line's end at the end of the object."""
+    before, after = b'{"a": 1}\n' * 3, b'{"a": 1}\n'
+    text = line.encode()
+    step = max(1, len(text) // 40)
+    for cut in range(0, len(text), step):
+        for end in (b"", b"\n", b"\r\n" + after):
+            whole = before + text + end
+            place = len(before) + cut
+            count, suspicion = scanned([whole[:place], whole[place:]])
+            assert suspicion
+            assert count == whole.count(b"\n") + (not end)
+
+
+def test_lines_are_counted_however_they_are_cut() -> None:
+    text = b'{"a": 1}\n\n{"a": 2}\r\n{"a": "\xc3\xa9"}'
+    for size in range(1, len(text) + 1):
+        chunks = [text[start : start + size] for start in range(0, len(text), size)]
+        assert scanned(chunks) == (4, "")
+
+
+def test_a_format_without_exact_numbers_is_searched_too(tmp_path: Path, house_of: House) -> None:
+    """LiteLLM's money is a float: it has no long numbers, but it has letters and commas."""
+    assert long_number_pattern(SPEND_LOGS) is None
+    house = House(tmp_path / "house", house_of.models)
+    lines = [json.dumps(spend_log(name)) for name in ("a", "b", "c")]
+    lines[1] = lines[1].replace('"gpt-5"', '"gpt\\u0000"')
+    lines[2] = lines[2][:-1] + ",}"
+    house.put("proxy/a.jsonl", jsonl(lines))
+
+    house.night()
+
+    assert house.value("select request_id from marts.requests") == "a"
+    assert house.value("select count(*) from ops.quarantine") == 2
+
+
+def test_a_plain_day_is_not_suspect(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(jsonl(request(f"req_{number}") for number in range(5000)))
+    item = SpooledObject(str(path), path.stat().st_size, 0, "json", path, False)
+
+    read_through(item, LONG, tmp_path)
+
+    assert (item.line_count, item.suspicion, item.refused) == (5000, "", "")
+
+
+# ---- numbers --------------------------------------------------------------------------------
+
+FINE = [
+    ("1.0000000000000000000000000000000001", None),
+    ("0.000000001000000000000000000000000000000001", None),
+    ("999999999.9999999990000000000000000000001", None),
+    ("0.0000000000000000000000000000000000000001", None),
+    ("1.000000000" + "0" * 60, Decimal("1.000000000")),
+    ("999999999.999999999", Decimal("999999999.999999999")),
+    ("-0.0", Decimal("0E-9")),
+]
+
+
+@pytest.mark.parametrize(("written", "expected"), FINE)
+@pytest.mark.parametrize("as_text", [True, False], ids=["text", "number"])
+def test_credits_are_exact_or_set_aside(
+    tmp_path: Path, house_of: House, written: str, expected: Decimal | None, as_text: bool
+) -> None:
+    value = f'"{written}"' if as_text else written
+    line = json.dumps(request("odd", credits_used="@")).replace('"@"', value)
+    house = House(tmp_path / "house", house_of.models)
+    house.put("requests/a.jsonl", [line])
+
+    house.night()
+
+    found = [row["credits"] for row in house.rows("select credits from marts.requests")]
+    assert found == ([] if expected is None else [expected])
+
+
+def test_small_files_take_nine_places_as_exactly() -> None:
+    assert nine_places("1.5" + "0" * 29, "credits") == Decimal("1.500000000")
+    assert nine_places(999_999_999, "credits") == Decimal("999999999.000000000")
+    for written in ("1." + "0" * 29 + "1", "0.0000000001", "1e-99", "1e9", "9" * 30, "-1e-99"):
+        with pytest.raises(RecordRefused):
+            nine_places(written, "credits")
+
+
+@pytest.mark.parametrize("beside", ["", CAREFUL], ids=["clean", "careful"])
+def test_a_text_of_digits_may_begin_with_noughts(
+    tmp_path: Path, house_of: House, beside: str
+) -> None:
+    house = House(tmp_path / "house", house_of.models)
+    odd = [request("a", prompt_tokens="007"), request("b", prompt_tokens="0" * 5000 + "7")]
+    bad = [request("c", prompt_tokens="07.0"), request("d", prompt_tokens="9" * 5000)]
+    house.put("requests/a.jsonl", [*odd, *bad, *filter(None, [beside])])
+
+    house.night()
+
+    where = "where request_id <> 'careful' order by 1"
+    rows = house.rows(f"select request_id, prompt_tokens from marts.requests {where}")
+    assert [(row["request_id"], row["prompt_tokens"]) for row in rows] == [("a", 7), ("b", 7)]
+
+
+def test_an_unclosed_quote_over_a_million_lines_is_one_record_and_takes_a_second(
+    tmp_path: Path,
+) -> None:
+    """Each further line is looked at once; looking at all of them again each time took hours."""
+    path = tmp_path / "a.csv"
+    path.write_text('a,b\n"x' + ",y\n" * 1_000_000)
+
+    [(number, offset, text, _)] = _csv_records(path, SPEND_LOGS)
+
+    assert (number, offset, len(text)) == (2, 4, 3_000_001)
+
+
+# ---- settings -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("zone", "hint"),
+    [("Europe/Lundon", "Did you mean 'Europe/London'?"), ("../../etc/passwd", ""), ("Europe", "")],
+)
+def test_a_time_zone_that_is_none_names_its_source(tmp_path: Path, zone: str, hint: str) -> None:
+    file = tmp_path / "meterhouse.toml"
+    file.write_text(
+        '[[requests]]\nname = "export"\nformat = "canonical"\nlocation = "x"\n'
+        f'time_zone = "{zone}"\n'
+    )
+
+    with pytest.raises(SettingsError) as refused:
+        load(file, {})
+
+    sentence = str(refused.value)
+    assert f"the time_zone of [[requests]] source 'export' is '{zone}'" in sentence
+    assert hint in sentence
