@@ -56,7 +56,9 @@ FORMAT = RequestFormat(
             "case status when 'success' then 200"
             f" when 'failure' then try_cast({ERROR} ->> '$.error_code' as integer) end"
         ),
-        "error_code": f"case status when 'failure' then nullif({ERROR} ->> '$.error_class', '') end",
+        "error_code": (
+            f"case status when 'failure' then nullif({ERROR} ->> '$.error_class', '') end"
+        ),
         "prompt_tokens": "prompt_tokens",
         "completion_tokens": "completion_tokens",
         "total_tokens": "coalesce(total_tokens, prompt_tokens + completion_tokens)",

@@ -1,7 +1,10 @@
-"""Request logs: every object that has arrived becomes `raw.requests`, written once, and an account of every line.
+"""Request logs: every object that has arrived becomes `raw.requests`, written once, and an account
+of every line.
 
-A format is a file beside this one with a `FORMAT`; here is what all formats share: finding objects, knowing them by their
-content, the clean and the careful path, and finding records that speak of one request (contract, "One request, one winner").
+A format is a file beside this one with a `FORMAT`; here is what all formats share: finding objects,
+knowing them by their
+content, the clean and the careful path, and finding records that speak of one request (contract,
+"One request, one winner").
 """
 
 import functools
@@ -75,12 +78,17 @@ REQUEST_COLUMNS: dict[str, tuple[str, str]] = {
 
 TABLES: dict[str, RawTable] = {
     "raw.requests": RawTable(
-        "A record of a request, as its log states it, duplicates and all.", REQUEST_COLUMNS, by_day=True
+        "A record of a request, as its log states it, duplicates and all.",
+        REQUEST_COLUMNS,
+        by_day=True,
     ),
     "raw.source_objects": RawTable(
         "An object that was landed, and what was in it.",
         {
-            "object_sha256": ("varchar", "Of the unpacked bytes, or of the raw ones where they can't be unpacked"),
+            "object_sha256": (
+                "varchar",
+                "Of the unpacked bytes, or of the raw ones where they can't be unpacked",
+            ),
             "source": ("varchar", "The source it came by"),
             "gateway": ("varchar", "Whose request ids are in it"),
             "format": ("varchar", "The format it was read as"),
@@ -96,18 +104,23 @@ TABLES: dict[str, RawTable] = {
             "last_at": ("timestamp", "The latest completed_at, UTC"),
             "refused": ("varchar", "Why the whole object was quarantined; null where it was read"),
             "time_zone": ("varchar", "The source's time_zone setting as it was read"),
-            "credits_per_usd": ("bigint", "That setting as it was read; null where the format knows no dollars"),
+            "credits_per_usd": (
+                "bigint",
+                "That setting as it was read; null where the format knows no dollars",
+            ),
         },
     ),
     "raw.sources": RawTable(
-        "A source that gives its records a workspace, by the settings of the night; one gone from them keeps its last.",
+        "A source that gives its records a workspace, by the settings of the night; one gone from "
+        "them keeps its last.",
         {
             "source_name": ("varchar", "The [[requests]] source"),
             "workspace_id": ("varchar", "Its workspace_id setting, for records that state none"),
         },
     ),
     "raw.quarantine": RawTable(
-        "A line that could not be read without guessing, remembered by its place and hash, never by its text.",
+        "A line that could not be read without guessing, remembered by its place and hash, never "
+        "by its text.",
         {
             "object_sha256": ("varchar", "The object it stands in"),
             "location": ("varchar", "Where that object was found"),
@@ -121,13 +134,18 @@ TABLES: dict[str, RawTable] = {
         },
     ),
     "staging.request_ids": RawTable(
-        "A hash of a request's gateway and id, to find other records of it: an index, rebuilt when DuckDB changes its hash.",
+        "A hash of a request's gateway and id, to find other records of it: an index, rebuilt "
+        "when DuckDB changes its hash.",
         {"id_hash": ("ubigint", "hash(gateway, request_id) of the DuckDB named in the snapshot")},
         by_day=True,
     ),
     "staging.request_contests": RawTable(
-        "A record of a request that has several records, repeated for each day on which one of them stands.",
-        {**REQUEST_COLUMNS, "contest_date": ("date", "A day on which a record of this request stands")},
+        "A record of a request that has several records, repeated for each day on which one of "
+        "them stands.",
+        {
+            **REQUEST_COLUMNS,
+            "contest_date": ("date", "A day on which a record of this request stands"),
+        },
         by_day=True,
     ),
 }
@@ -150,7 +168,9 @@ def formats() -> Mapping[str, RequestFormat]:
 
 
 def land(draft: Draft, settings: Settings, clock: Clock) -> None:
-    """Lands every object not landed before, whatever days are in it, and settles which records speak of one request."""
+    """Lands every object not landed before, whatever days are in it, and settles which records
+    speak of one request.
+    """
     _reindex(draft)
     _keep_workspaces(draft, settings)
     seen = Seen(draft)
@@ -167,7 +187,9 @@ def land(draft: Draft, settings: Settings, clock: Clock) -> None:
 
 
 def _keep_workspaces(draft: Draft, settings: Settings) -> None:
-    """`raw.sources` as the settings have it now: a workspace_id set later speaks for what was landed before."""
+    """`raw.sources` as the settings have it now: a workspace_id set later speaks for what was
+    landed before.
+    """
     known = draft.query("select source_name, workspace_id from raw.sources").to_pylist()
     before = {row["source_name"]: row["workspace_id"] for row in known}
     stated = {source.name: source.workspace_id for source in settings.requests}
@@ -181,14 +203,17 @@ def _keep_workspaces(draft: Draft, settings: Settings) -> None:
     draft.replace("raw.sources", arrow_table(TABLES["raw.sources"], rows))
 
 
-ReadAs = tuple[str, str | None, int | None]  # format, time_zone, credits_per_usd: what decides how an object reads
+# format, time_zone, credits_per_usd: what decides how an object reads
+ReadAs = tuple[str, str | None, int | None]
 Known = tuple[str, str]  # gateway, object_sha256
 
 
 class Seen:
-    """Which objects were landed; and which bytes lie at which place, so that an unchanged file need not be read again.
+    """Which objects were landed; and which bytes lie at which place, so that an unchanged file need
+    not be read again.
 
-    The places, and what was said, are a cache, safe to lose. `objects`: those that the source whose turn it is need not land.
+    The places, and what was said, are a cache, safe to lose. `objects`: those that the source whose
+    turn it is need not land.
     """
 
     def __init__(self, draft: Draft) -> None:
@@ -202,11 +227,13 @@ class Seen:
         self.before = self._text()
         rows = draft.query(
             "select gateway, object_sha256, format, time_zone, credits_per_usd, "
-            "landed_count = 0 and quarantined_count > 0 and refused is null as is_barren from raw.source_objects"
+            "landed_count = 0 and quarantined_count > 0 and refused is null as is_barren from "
+            "raw.source_objects"
         ).to_pylist()
         self.landed: set[Known] = {(row["gateway"], row["object_sha256"]) for row in rows}
         self.objects = set(self.landed)
-        # Nothing of these was accepted: the settings that they were read with, which may have been mistaken.
+        # Nothing of these was accepted: the settings that they were read with, which may have been
+        # mistaken.
         self.barren: dict[Known, set[ReadAs]] = {}
         for row in rows:
             if row["is_barren"]:
@@ -217,7 +244,9 @@ class Seen:
                 self.barren.pop((row["gateway"], row["object_sha256"]), None)
 
     def turn_to(self, draft: Draft, source: RequestSource, read_as: ReadAs) -> None:
-        """Lets a source land again what was read with other settings, all of it in vain; says once what stays as it is."""
+        """Lets a source land again what was read with other settings, all of it in vain; says once
+        what stays as it is.
+        """
         again = {
             known
             for known, readings in self.barren.items()
@@ -233,8 +262,10 @@ class Seen:
         if others and self.told.get(source.name) != list(read_as):
             self.told[source.name] = list(read_as)
             draft.remark(
-                f"Source '{source.name}': objects of which records were accepted under another format, time_zone or "
-                "credits_per_usd stay as they were read; the new settings are for what arrives from now on."
+                f"Source '{source.name}': objects of which records were accepted under another "
+                f"format, time_zone or "
+                "credits_per_usd stay as they were read; the new settings are for what arrives "
+                "from now on."
             )
 
     def knows(self, gateway: str, spooled: SpooledObject) -> bool:
@@ -261,7 +292,9 @@ class Seen:
 
 
 def objects_at(location: Path) -> tuple[list[SpooledObject], list[str]]:
-    """The objects of a folder (with its subfolders), a glob or one file; and names whose suffix is unknown."""
+    """The objects of a folder (with its subfolders), a glob or one file; and names whose suffix is
+    unknown.
+    """
     if location.is_dir():
         files = sorted(path for path in location.rglob("*") if path.is_file())
         base = location
@@ -272,7 +305,9 @@ def objects_at(location: Path) -> tuple[list[SpooledObject], list[str]]:
         if pattern is None:
             return [], []
         base = Path(*location.parts[: location.parts.index(pattern)])
-        files = sorted(path for path in base.glob(str(location.relative_to(base))) if path.is_file())
+        files = sorted(
+            path for path in base.glob(str(location.relative_to(base))) if path.is_file()
+        )
     found, unknown = [], []
     for path in files:
         parts = path.relative_to(base).parts
@@ -322,7 +357,9 @@ class Landing:
         if not objects and not self.location.exists():
             self.draft.remark(f"Source '{self.source.name}': nothing lies at {self.location}.")
         for name in unknown:
-            self.draft.remark(f"{name} was not read: its suffix is none of .jsonl, .ndjson, .csv (.gz).")
+            self.draft.remark(
+                f"{name} was not read: its suffix is none of .jsonl, .ndjson, .csv (.gz)."
+            )
         new = [item for item in objects if not self.seen.knows(self.source.gateway, item)]
         batch: list[SpooledObject] = []
         for index, item in enumerate(new):
@@ -387,7 +424,9 @@ class Landing:
     # ---- the clean path ---------------------------------------------------------------------
 
     def _read_clean(self, objects: list[SpooledObject]) -> list[tuple[str, list[SpooledObject]]]:
-        """Reads objects together, strictly typed; where that raises, fewer at a time; returns tables and their objects."""
+        """Reads objects together, strictly typed; where that raises, fewer at a time; returns
+        tables and their objects.
+        """
         groups: dict[tuple[str, ...] | None, list[SpooledObject]] = {}
         for item in objects:
             header = _csv_header(item.path) if item.shape == "csv" else None
@@ -428,19 +467,28 @@ class Landing:
         else:
             reader = (
                 f"read_csv({paths}, all_varchar = true, header = true, delim = ',', quote = '\"', "
-                "escape = '\"', strict_mode = true, null_padding = false, hive_partitioning = false)"
+                "escape = '\"', strict_mode = true, null_padding = false, hive_partitioning = "
+                "false)"
             )
             cells = {
-                name: (f'nullif("{name}", \'\')::{kind.column}' if name in header else f"null::{kind.column}")
+                name: (
+                    f"nullif(\"{name}\", '')::{kind.column}"
+                    if name in header
+                    else f"null::{kind.column}"
+                )
                 for name, kind in fields.items()
             }
         typed = ", ".join(
             f'{kind.clean.format(cells[name])} as "{name}"' for name, kind in fields.items()
         )
-        return f"{self._request_select()}, file_index from (select {typed}, file_index from {reader})"
+        return (
+            f"{self._request_select()}, file_index from (select {typed}, file_index from {reader})"
+        )
 
     def _request_select(self) -> str:
-        """Our columns over the typed fields of the format, with their types; what a format doesn't give is null."""
+        """Our columns over the typed fields of the format, with their types; what a format doesn't
+        give is null.
+        """
         expressions = dict(self.format.request)
         expressions["usage_date"] = self.format.request["completed_at"]
         columns = [
@@ -457,7 +505,9 @@ class Landing:
     def _write_clean(
         self, table: str, objects: list[SpooledObject], fresh: set[str]
     ) -> list[dict[str, Any]]:
-        """Writes what the clean path read, object by object accounted; an object that doesn't add up is left to the careful path."""
+        """Writes what the clean path read, object by object accounted; an object that doesn't add
+        up is left to the careful path.
+        """
         connection = self.draft.connection
         counted = connection.execute(
             f"""select file_index, count(*), min(rowid), max(rowid), max(completed_at),
@@ -537,18 +587,23 @@ class Landing:
         select = f"{self._request_select()}, _line from incoming"
         connection.register("incoming", arrow_rows([], self.format))
         connection.execute(f"create temp table {table} as {select} limit 0", self._values())
-        for chunk in _chunks_of(careful_rows(item, self.format, self.zone, self.latest), CAREFUL_ROWS):
+        for chunk in _chunks_of(
+            careful_rows(item, self.format, self.zone, self.latest), CAREFUL_ROWS
+        ):
             self._insert(item, f"insert into {table} {select}", chunk)
         item.quarantine.sort(key=lambda line: line.line_number or 0)
         [(count, credits, first_at, last_at, rounded)] = connection.execute(
-            f"select count(*), sum(credits), min(completed_at), max(completed_at), count_if(was_rounded) from {table}"
+            f"select count(*), sum(credits), min(completed_at), max(completed_at), "
+            f"count_if(was_rounded) from {table}"
         ).fetchall()
         self._write_days(f"from {table}", _one_word(item.sha256), "_line")
         connection.execute(f"drop table {table}")
         return self._account(item, item.read_count, count, rounded, credits, first_at, last_at)
 
     def _insert(self, item: SpooledObject, insert: str, rows: list[dict[str, Any]]) -> None:
-        """Inserts typed rows; those that our columns can't hold (a sum over 2^63, a status over 2^31) are set aside."""
+        """Inserts typed rows; those that our columns can't hold (a sum over 2^63, a status over
+        2^31) are set aside.
+        """
         self.draft.connection.register("incoming", arrow_rows(rows, self.format))
         try:
             self.draft.connection.execute(insert, self._values())
@@ -566,7 +621,9 @@ class Landing:
     # ---- writing ----------------------------------------------------------------------------
 
     def _write_days(self, source: str, sha256: str, line: str) -> None:
-        """One object of `raw.requests` for each day, its id index beside it, and the contests it opens."""
+        """One object of `raw.requests` for each day, its id index beside it, and the contests it
+        opens.
+        """
         named = {
             "gateway": _one_word(self.source.gateway),
             "source_name": _one_word(self.source.name),
@@ -589,7 +646,8 @@ class Landing:
         ).fetchall()
         identity = f"hash({quote(self.source.gateway)}, request_id)"
         self.draft.connection.execute(
-            f"create or replace temp table arrivals as select {identity} as id_hash, usage_date {source} order by 1"
+            f"create or replace temp table arrivals as select {identity} as id_hash, usage_date "
+            f"{source} order by 1"
         )
         touched = _touched(self.draft)
         for (day,) in days:
@@ -613,25 +671,29 @@ class Landing:
 
 
 def _touched(draft: Draft) -> int:
-    """Finds ids that arrived twice, or had arrived before, into the temp table `touched`; returns how many."""
+    """Finds ids that arrived twice, or had arrived before, into the temp table `touched`; returns
+    how many.
+    """
     history = draft.files("staging.request_ids")
     ids = draft.connection.sql("select id_hash from arrivals").to_arrow_table()["id_hash"]
     # They lie in order, so that equal ones are neighbours.
     twice = bool(pc.any(pc.equal(ids[1:], ids[:-1])).as_py())
     parts = ["select id_hash from arrivals group by 1 having count(*) > 1"] if twice else []
     if history:
-        parts.append(f"select id_hash from arrivals semi join {parquet_list(history)} using (id_hash)")
+        parts.append(
+            f"select id_hash from arrivals semi join {parquet_list(history)} using (id_hash)"
+        )
     if not parts:
         return 0
-    draft.connection.execute(
-        f"create or replace temp table touched as {' union '.join(parts)}"
-    )
+    draft.connection.execute(f"create or replace temp table touched as {' union '.join(parts)}")
     [(count,)] = draft.connection.execute("select count(*) from touched").fetchall()
     return int(count)
 
 
 def _settle(draft: Draft) -> None:
-    """Writes the contests of the ids in `touched`: all their records, for every day on which one stands."""
+    """Writes the contests of the ids in `touched`: all their records, for every day on which one
+    stands.
+    """
     connection = draft.connection
     days = [
         day
@@ -652,7 +714,9 @@ def _settle(draft: Draft) -> None:
     for day in days:
         kept = draft.files("staging.request_contests", [day])
         before = (
-            f"union all select {names}, contest_date from {parquet_list(kept, options=', hive_partitioning = false')} "
+            f"union all select {names}, contest_date "
+            f"from {parquet_list(kept, options=', hive_partitioning = false')} "
+            f""
             "anti join contests using (gateway, request_id)"
             if kept
             else ""
@@ -679,7 +743,9 @@ def _reindex(draft: Draft, *, all_days: bool = False) -> None:
     for day in draft.days("raw.requests"):
         known = draft.partitions("staging.request_ids").get(str(day))
         if known is None or known.fingerprint != ENGINE or all_days:
-            files = parquet_list(draft.files("raw.requests", [day]), options=", hive_partitioning = false")
+            files = parquet_list(
+                draft.files("raw.requests", [day]), options=", hive_partitioning = false"
+            )
             draft.replace(
                 "staging.request_ids", f"select {IDENTITY} as id_hash from {files} order by 1", day
             )
@@ -707,12 +773,14 @@ def rebuild(draft: Draft) -> None:
 
 
 def _one_word(text: str) -> str:
-    """A constant as SQL: an enum of one word is written to Parquet without hashing every row's text."""
+    """A constant as SQL: an enum of one word is written to Parquet without hashing every row's
+    text.
+    """
     return f"{quote(text)}::enum({quote(text)})"
 
 
 def _plainly_named(item: SpooledObject, spool: Path) -> Path:
-    """Where the engine finds the object: by a link, where its name is a pattern to it, or no UTF-8."""
+    """Where the engine finds the object: by a link, where its name is a pattern or no UTF-8."""
     if not set(str(item.path)) & set("*?[") and shown(item.path) == str(item.path):
         return item.path
     link = item.place_in(spool)

@@ -251,7 +251,8 @@ def land(draft: Draft, settings: Settings, clock: Clock) -> None:
         if _is_report(arrival):
             arrival.is_kept = False
             draft.remark(
-                f"{shown(arrival.path)} was not read: it is an itemized report, not the payments export."
+                f"{shown(arrival.path)} was not read: it is an itemized report, not the payments "
+                f"export."
             )
             continue
         charges, disputes = [], []

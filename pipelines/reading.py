@@ -1,8 +1,12 @@
-"""One object's bytes become typed rows and an account of every line: facts/reading.md, what each odd record becomes.
+"""One object's bytes become typed rows and an account of every line: facts/reading.md, what each
+odd record becomes.
 
-Two ways, one outcome. The clean path: DuckDB reads the object whole and strictly typed while a thread hashes it and counts its
-lines; it stands only when nothing raised and every line became a row. Otherwise the careful path: each line by itself, in
-Python, good ones kept, bad ones set aside with their place and reason. What a field *is* is said once, by its kind.
+Two ways, one outcome. The clean path: DuckDB reads the object whole and strictly typed while a
+thread hashes it and counts its
+lines; it stands only when nothing raised and every line became a row. Otherwise the careful path:
+each line by itself, in
+Python, good ones kept, bad ones set aside with their place and reason. What a field *is* is said
+once, by its kind.
 """
 
 import csv
@@ -35,7 +39,7 @@ FUTURE_SECONDS = 300
 
 
 class ObjectRefused(ValueError):
-    """The object's bytes can't be trusted; nothing of it may be published. The text is the reason."""
+    """The object's bytes can't be trusted; nothing of it is published. The text is the reason."""
 
 
 class RecordRefused(ValueError):
@@ -57,10 +61,12 @@ INSTANT = re.compile(
 
 @dataclass(frozen=True)
 class Kind:
-    """What a field may hold: how DuckDB reads it strictly (`clean`), and how the careful path does (`careful`).
+    """What a field may hold: how DuckDB reads it strictly (`clean`), and how the careful path does
+    (`careful`).
 
-    `column`: the type `read_json` is told. `clean`: SQL over `{0}` giving the typed value, calling error() on anything the
-    careful path must see. `type`: the DuckDB type of the typed value. 
+    `column`: the type `read_json` is told. `clean`: SQL over `{0}` giving the typed value, calling
+    error() on anything the
+    careful path must see. `type`: the DuckDB type of the typed value.
     """
 
     column: str
@@ -122,7 +128,9 @@ EXACTLY = Context(prec=38, traps=[Inexact, InvalidOperation])
 
 
 def to_nine_places(number: Decimal, name: str) -> Decimal:
-    """A number as decimal(18, 9), not negative. Raises RecordRefused rather than round, however far off the digit stands."""
+    """A number as decimal(18, 9), not negative. Raises RecordRefused rather than round, however far
+    off the digit stands.
+    """
     if number < 0:
         raise RecordRefused(f"{name} is negative")
     if number >= 1_000_000_000:
@@ -153,7 +161,8 @@ def _float_money(value: Any, name: str, zone: Zone) -> str:
 
 def _count(value: Any, name: str, zone: Zone) -> int | None:
     if isinstance(value, str) and DIGITS.fullmatch(value):
-        value = value.lstrip("0") or "0"  # a text of digits may begin with noughts; a JSON number can't
+        # a text of digits may begin with noughts; a JSON number can't
+        value = value.lstrip("0") or "0"
     number = _number(value, name)
     if number is None:
         return None
@@ -210,33 +219,39 @@ def _completed(value: Any, name: str, zone: Zone) -> datetime:
 
 
 def _document(value: Any, name: str, zone: Zone) -> str | None:
-    """A JSON document carried as text (LiteLLM's metadata); read with try(), so it refuses nothing."""
+    """A JSON document carried as text (LiteLLM's metadata); read with try(): refuses nothing."""
     if value is None or value == "":
         return None
     return value if isinstance(value, str) else json.dumps(value)
 
 
 MICROSECONDS = pa.timestamp("us")
-# A text that might have been a JSON number, true, an object: only the careful path can tell. Its first
+# A text that might have been a JSON number, true, an object: only the careful path can tell. Its
+# first
 # letter decides nearly always, and comparing costs a tenth of matching.
 SURELY_TEXT = (
     "({0} >= 'g' and {0} < 't') or ({0} >= 'u' and {0} < '{{') or ({0} >= 'a' and {0} < 'e') "
     "or ({0} >= 'A' and {0} < 'E') or ({0} >= 'F' and {0} < '[')"
 )
 NOT_SURELY_TEXT = r"regexp_full_match({0}, '[-+0-9.eE]+|true|false|[\[{{](?s:.)*')"
-# The usual spelling has 27 bytes, so every field of it has all its digits. Any other goes by the pattern:
-# the cast alone takes blanks, one-digit months, 24:00 and bare minutes, which the careful path refuses.
+# The usual spelling has 27 bytes, so every field of it has all its digits. Any other goes by the
+# pattern:
+# the cast alone takes blanks, one-digit months, 24:00 and bare minutes, which the careful path
+# refuses.
 CLEAN_INSTANT = (
     "coalesce("
     "case when strlen({0}) = 27 and {0} >= '1' and {0} < '3' and suffix({0}, 'Z') "
     "then try_strptime({0}, '%Y-%m-%dT%H:%M:%S.%fZ') end, "
     "case when regexp_full_match({0}, '[12][0-9]{{3}}-[0-9]{{2}}-[0-9]{{2}}[T ]"
-    r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{{1,9}})?(?:Z|[+-](?:0[0-9]|1[0-4]):[0-5][0-9])') "
+    r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{{1,9}})?"
+    r"(?:Z|[+-](?:0[0-9]|1[0-4]):[0-5][0-9])') "
+    r""
     "then {0}::timestamptz::timestamp else error('instant') end)"
 )
 # As text: read as a number, true is 1, " 1" is 1 and 0.5 is a whole one.
 CLEAN_COUNT = (
-    r"case when regexp_full_match({0}, '(0|[1-9][0-9]{{0,14}})(\.0)?') then {0}::bigint else error('count') end"
+    r"case when regexp_full_match({0}, '(0|[1-9][0-9]{{0,14}})(\.0)?') then {0}::bigint else "
+    r"error('count') end"
 )
 CLEAN_CREDITS = r"regexp_full_match({0}, '(0|[1-9][0-9]{{0,8}})(\.[0-9]{{1,9}})?')"
 
@@ -274,14 +289,19 @@ CREDITS = Kind(
 )
 FLOAT_MONEY = Kind(
     "varchar",
-    r"case when regexp_full_match({0}, '[0-9]{{1,7}}(\.[0-9]{{1,25}})?([eE]-?[0-9]{{1,2}})?') then {0} else error('money') end",
+    r"case when regexp_full_match({0}, '[0-9]{{1,7}}(\.[0-9]{{1,25}})?([eE]-?[0-9]{{1,2}})?') "
+    r"then {0} else error('money') end",
     "varchar",
     _float_money,
     pa.string(),
     needed=True,
 )
 COUNT = Kind(
-    "varchar", f"case when {{0}} is null then null else {CLEAN_COUNT} end", "bigint", _count, pa.int64()
+    "varchar",
+    f"case when {{0}} is null then null else {CLEAN_COUNT} end",
+    "bigint",
+    _count,
+    pa.int64(),
 )
 FLAG = Kind(
     "varchar",
@@ -316,11 +336,15 @@ def choice(*words: str) -> Kind:
 
 @dataclass(frozen=True)
 class RequestFormat:
-    """How one gateway's log becomes our request: its fields and their kinds, and our columns as SQL over them.
+    """How one gateway's log becomes our request: its fields and their kinds, and our columns as SQL
+    over them.
 
-    `fields`: name in the log → kind. What is not named here never reaches the disk (house, invariant 8).
-    `request`: our column → an SQL expression over the typed fields and `$credits_per_usd`; columns left out are null.
-    `rounded`: SQL that is true for a record whose money had to be rounded to nine places; the rows are counted.
+    `fields`: name in the log → kind. What is not named here never reaches the disk (house,
+    invariant 8).
+    `request`: our column → an SQL expression over the typed fields and `$credits_per_usd`; columns
+    left out are null.
+    `rounded`: SQL that is true for a record whose money had to be rounded to nine places; the rows
+    are counted.
     """
 
     name: str
@@ -361,7 +385,9 @@ class SpooledObject:
 
 @dataclass(frozen=True)
 class Quarantined:
-    """A line set aside: remembered by place, length, hash and reason, never by its text (house, invariant 8)."""
+    """A line set aside: remembered by place, length, hash and reason, never by its text (house,
+    invariant 8).
+    """
 
     line_number: int | None
     byte_offset: int | None
@@ -384,9 +410,11 @@ def shape_of(name: str) -> tuple[Literal["json", "csv"], bool] | None:
 
 
 def read_through(spooled: SpooledObject, long_numbers: str | None, spool: Path) -> None:
-    """One pass over the object's bytes: unpacks (with CRC), hashes, counts lines, looks for what DuckDB reads wrongly.
+    """One pass over the object's bytes: unpacks (with CRC), hashes, counts lines, looks for what
+    DuckDB reads wrongly.
 
-    DuckDB checks no gzip CRC and passes JSON numbers through double (facts/landing.md), so both are seen to here.
+    DuckDB checks no gzip CRC and passes JSON numbers through double (facts/landing.md), so both are
+    seen to here.
     Sets `refused` where the bytes can't be trusted; the hash is then of the raw bytes.
     """
     hasher, lines = hashlib.sha256(), LineScan(long_numbers, spooled.shape == "json")
@@ -443,15 +471,19 @@ def _chunks(path: Path, packed: bool) -> Iterator[bytes]:
 # ---- the careful path -----------------------------------------------------------------------
 
 
-# What DuckDB's JSON reader takes though it is no JSON, even in fields that nobody asked for. Each pattern begins with a
-# letter or two that RE2 looks for many bytes at a time; all of them in one would cost ten times as much.
+# What DuckDB's JSON reader takes though it is no JSON, even in fields that nobody asked for. Each
+# pattern begins with a
+# letter or two that RE2 looks for many bytes at a time; all of them in one would cost ten times as
+# much.
 NO_JSON = (r",\s*[}\]]", *(rf"{word}\s*[,}}\]]" for word in ("NaN", "Infinity")))
 LOOKS_ODD = re.compile("|".join(NO_JSON).encode())
 ESCAPED_LETTER = r"\\u00(?:[4-7]|00)"
 
 
 def long_number_pattern(known: RequestFormat) -> str | None:
-    """Finds a JSON number too long to pass through double unharmed, as the value of a field that must be exact."""
+    """Finds a JSON number too long to pass through double unharmed, as the value of a field that
+    must be exact.
+    """
     names = [re.escape(name) for name, kind in known.fields.items() if kind.long_number]
     if not names:
         return None
@@ -459,10 +491,13 @@ def long_number_pattern(known: RequestFormat) -> str | None:
 
 
 class LineScan:
-    """Counts the lines of an object as its bytes pass, and says why the clean path may not be trusted with them.
+    """Counts the lines of an object as its bytes pass, and says why the clean path may not be
+    trusted with them.
 
-    A line that looks odd is held against the careful path's JSON before it counts: a text may hold `, }` or many brackets.
-    Not looked for: NaN and Infinity in another spelling than Python's (DuckDB takes `nan`, `NAN`, `inf` too) as the value of
+    A line that looks odd is held against the careful path's JSON before it counts: a text may hold
+    `, }` or many brackets.
+    Not looked for: NaN and Infinity in another spelling than Python's (DuckDB takes `nan`, `NAN`,
+    `inf` too) as the value of
     a text or of a field that is not kept; to search in any case costs nearly what hashing does.
     """
 
@@ -475,7 +510,8 @@ class LineScan:
         self._long_numbers: tuple[str, ...] = ()
         self._patterns = NO_JSON
         if long_numbers:
-            # A field stands behind a brace or a comma, and behind commas the bytes are searched anyhow.
+            # A field stands behind a brace or a comma, and behind commas the bytes are searched
+            # anyhow.
             comma, brace = rf",\s*(?:[}}\]]|{long_numbers})", rf"\{{\s*{long_numbers}"
             self._long_numbers = (rf",\s*{long_numbers}", brace)
             self._patterns = (comma, brace, *NO_JSON[1:])
@@ -507,7 +543,9 @@ class LineScan:
             self.suspicion = self._look(self._rest, b"", len(self._rest))
 
     def _look(self, chunk: bytes, first: bytes, longest: int) -> str:
-        """Why this part is suspect, or nothing; `first` is its first line where that began before it."""
+        """Why this part is suspect, or nothing; `first` is its first line where that began before
+        it.
+        """
         texts = (chunk, first) if first else (chunk,)
         found = [pattern for pattern in self._patterns if _match_any((pattern,), texts)]
         if found and _match_any(self._long_numbers, texts):
@@ -518,7 +556,9 @@ class LineScan:
             lines = io.BytesIO(chunk).readlines()
             lines[0] = first or lines[0]
             for line in lines[:-1] if self._is_open else lines:
-                brackets = line.count(b"[") + line.count(b"{") if len(line) > 2 * NESTING_LIMIT else 0
+                brackets = (
+                    line.count(b"[") + line.count(b"{") if len(line) > 2 * NESTING_LIMIT else 0
+                )
                 if brackets > NESTING_LIMIT or (found and LOOKS_ODD.search(line)):
                     try:
                         _decode(line, {})
@@ -541,9 +581,11 @@ def _matches(pattern: str, chunk: bytes) -> bool:
 def careful_rows(
     spooled: SpooledObject, known: RequestFormat, zone: Zone, latest: datetime
 ) -> Iterator[dict[str, Any]]:
-    """The good records of an object as typed fields with their `_line`; the bad ones go to `spooled.quarantine`.
+    """The good records of an object as typed fields with their `_line`; the bad ones go to
+    `spooled.quarantine`.
 
-    `latest`: an instant after which a completed request is from the future. A row's `_place` is where
+    `latest`: an instant after which a completed request is from the future. A row's `_place` is
+    where
     it stands (line, byte offset, byte length), should our columns turn out not to hold it.
     """
     records = _json_records if spooled.shape == "json" else _csv_records
@@ -593,7 +635,7 @@ def _bounded_lines(file: io.BufferedReader) -> Iterator[bytes]:
 
 
 def _decode(text: bytes, fields: Mapping[str, Kind]) -> Mapping[str, Any]:
-    """A strict JSON object: UTF-8, no NaN, no kept field twice, no lone surrogate, bounded nesting."""
+    """A strict JSON object: UTF-8, no NaN, no kept field twice, no lone surrogate, not too deep."""
     try:
         line = text.decode("utf-8")
     except UnicodeDecodeError:
@@ -650,7 +692,9 @@ def _depth(line: str) -> int:
 
 
 def _csv_records(path: Path, known: RequestFormat) -> Iterator[Parsed]:
-    """CSV records by header name; the line is where the record begins, a quoted line break belongs to its record."""
+    """CSV records by header name; the line is where the record begins, a quoted line break belongs
+    to its record.
+    """
     csv.field_size_limit(LINE_LIMIT)
     header: list[str] | None = None
     unreadable = ""
@@ -686,7 +730,8 @@ def _csv_records(path: Path, known: RequestFormat) -> Iterator[Parsed]:
                 try:
                     header = [name.strip() for name in _csv_cells(text)]
                 except RecordRefused as error:
-                    # It is set aside like a record, lest a header that runs to the end is passed over in silence.
+                    # It is set aside like a record, lest a header that runs to the end is passed
+                    # over in silence.
                     unreadable = f"the header can't be read: {error}"
                     yield first, start, text, _refuser(unreadable)
 

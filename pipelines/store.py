@@ -505,9 +505,7 @@ class Draft:
             self.connection.register("incoming", rows)
             has_credits = "credits" in rows.column_names
             rows = "from incoming"
-        measured = write_parquet(
-            self.connection, rows, draft, parameters, has_credits, options
-        )
+        measured = write_parquet(self.connection, rows, draft, parameters, has_credits, options)
         return self.adopt(table, draft, day, measured)
 
     def put(

@@ -239,7 +239,7 @@ def prepared(folder: Path) -> Path:
 
 
 def day_before(file: Path, house: Path) -> None:
-    """Puts the warehouse in use: a night over a thousand requests of the day before, not measured."""
+    """Puts the warehouse in use: a night over a thousand requests of the day before, unmeasured."""
     with file.open(encoding="utf-8") as lines:
         text = "".join(line for line, _ in zip(lines, range(1000), strict=False))
     text = text.replace(str(DAY), str(DAY - timedelta(days=1))).replace(

@@ -49,7 +49,8 @@ def test_the_usage_csv_has_the_gateways_nine_columns(
         header, first, *_ = csv.reader(file)
     assert header == NINE
     assert first == [
-        "2026-11-20T12:00:00.500000Z", "gpt-4o", "key_1", "10", "2", "0.100000001", "req_0", "70", ""
+        "2026-11-20T12:00:00.500000Z", "gpt-4o", "key_1", "10", "2",
+        "0.100000001", "req_0", "70", "",
     ]  # fmt: skip
 
 

@@ -127,7 +127,10 @@ class House:
 
 
 def event(day: int, name: str, credits: int) -> str:
-    return f"select date '2026-11-{day}' as usage_date, '{name}' as name, {credits}::decimal(18,9) as credits"
+    return (
+        f"select date '2026-11-{day}' as usage_date, '{name}' as name, "
+        f"{credits}::decimal(18,9) as credits"
+    )
 
 
 @pytest.fixture

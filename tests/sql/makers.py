@@ -1,4 +1,6 @@
-"""Rows to test models with: a request, a quarter of usage, with sensible values where a test says nothing."""
+"""Rows to test models with: a request, a quarter of usage, with sensible values where a test says
+nothing.
+"""
 
 from datetime import date, datetime
 from decimal import Decimal
@@ -34,7 +36,9 @@ def request(**stated: Any) -> dict[str, Any]:
 
 
 def contest(**stated: Any) -> dict[str, Any]:
-    """A row of staging.request_contests: a request's record, on a day where one of its records stands."""
+    """A row of staging.request_contests: a request's record, on a day where one of its records
+    stands.
+    """
     return {"contest_date": DAY, "arrived_at": NOON} | request(**stated)
 
 

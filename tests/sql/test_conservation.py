@@ -16,7 +16,8 @@ def stages(credits: dict[str, str]) -> dict[str, list[dict[str, Any]]]:
     view = {"usage_date": DAY, "request_count": 1}
     return {
         "staging.request_counts": [
-            view | {"stage": stage, "credits": Decimal(credits[stage])} for stage in ("raw", "staging")
+            view | {"stage": stage, "credits": Decimal(credits[stage])}
+            for stage in ("raw", "staging")
         ],
         **{
             f"marts.usage_{name}": [view | {"credits": Decimal(credits[name])}]
@@ -26,7 +27,12 @@ def stages(credits: dict[str, str]) -> dict[str, list[dict[str, Any]]]:
             {"posted_date": DAY, "kind": "usage", "credits": -Decimal(credits["ledger"])}
         ],
         "ops.export_manifest": [
-            {"usage_date": DAY, "kind": "csv", "row_count": 1, "credits": Decimal(credits["export"])}
+            {
+                "usage_date": DAY,
+                "kind": "csv",
+                "row_count": 1,
+                "credits": Decimal(credits["export"]),
+            }
         ],
     }
 
@@ -78,7 +84,10 @@ def test_raw_counts_a_contested_request_once_as_its_winner(run_model: Run) -> No
             "raw.request_manifest": [{"usage_date": DAY, "row_count": 3, "credits": Decimal(6)}],
             "staging.request_contests": [contest(credits=Decimal(1)), contest(credits=Decimal(2))],
             "staging.request_winners": [request(credits=Decimal(2))],
-            "staging.requests": [request(credits=Decimal(2)), request(request_id="b", credits=Decimal(3))],
+            "staging.requests": [
+                request(credits=Decimal(2)),
+                request(request_id="b", credits=Decimal(3)),
+            ],
         },
         day=DAY,
     )

@@ -1,4 +1,6 @@
-"""The first ledger and its balances: what a paid invoice grants, what usage takes, and that days join up."""
+"""The first ledger and its balances: what a paid invoice grants, what usage takes, and that days
+join up.
+"""
 
 from collections.abc import Callable
 from datetime import date, datetime
@@ -22,7 +24,12 @@ def invoice(**stated: Any) -> dict[str, Any]:
 
 
 def usage(day: date, credits: str, key: str = "key_1") -> dict[str, Any]:
-    return {"usage_date": day, "workspace_id": "ws_1", "api_key_id": key, "credits": Decimal(credits)}
+    return {
+        "usage_date": day,
+        "workspace_id": "ws_1",
+        "api_key_id": key,
+        "credits": Decimal(credits),
+    }
 
 
 def test_a_paid_invoice_grants_exactly_its_pack_and_an_unpaid_one_nothing(run_model: Run) -> None:
@@ -38,7 +45,9 @@ def test_a_paid_invoice_grants_exactly_its_pack_and_an_unpaid_one_nothing(run_mo
         },
     )
 
-    assert [(row["movement_id"], row["kind"], row["credits"], row["posted_date"]) for row in rows] == [
+    assert [
+        (row["movement_id"], row["kind"], row["credits"], row["posted_date"]) for row in rows
+    ] == [
         ("grant_inv_1", "grant", Decimal(9000), date(2026, 11, 18)),
         ("grant_inv_2", "topup", Decimal("0.000000001"), date(2026, 11, 18)),
     ]
@@ -55,8 +64,18 @@ def test_a_days_usage_of_a_workspace_is_one_debit(run_model: Run) -> None:
 
 def test_a_day_opens_with_what_the_day_before_closed_with(run_model: Run) -> None:
     movements = [
-        {"workspace_id": "ws_1", "kind": kind, "credits": Decimal(credits), "posted_date": date(2026, 11, day)}
-        for kind, credits, day in [("grant", 100, 1), ("usage", -30, 1), ("usage", -80, 3), ("topup", 50, 5)]
+        {
+            "workspace_id": "ws_1",
+            "kind": kind,
+            "credits": Decimal(credits),
+            "posted_date": date(2026, 11, day),
+        }
+        for kind, credits, day in [
+            ("grant", 100, 1),
+            ("usage", -30, 1),
+            ("usage", -80, 3),
+            ("topup", 50, 5),
+        ]
     ]
 
     rows = run_model("marts.credit_balances", {"marts.credit_ledger": movements})

@@ -1,4 +1,4 @@
-"""The accounts: what became of every record, and which records disagree with the one that counts."""
+"""The accounts: what became of every record, and which disagree with the one that counts."""
 
 from collections.abc import Callable
 from decimal import Decimal
@@ -37,13 +37,19 @@ def test_a_record_that_lost_is_a_duplicate_or_corroborates_by_its_format(run_mod
     )
 
     counts = {
-        row["object_sha256"]: (row["accepted_count"], row["duplicate_count"], row["corroborating_count"])
+        row["object_sha256"]: (
+            row["accepted_count"],
+            row["duplicate_count"],
+            row["corroborating_count"],
+        )
         for row in rows
     }
     assert counts == {"aa": (9, 0, 0), "bb": (8, 1, 0), "cc": (8, 0, 1)}
 
 
-def test_a_conflict_is_a_loser_that_states_something_else_and_silence_is_none(run_model: Run) -> None:
+def test_a_conflict_is_a_loser_that_states_something_else_and_silence_is_none(
+    run_model: Run,
+) -> None:
     winner = contest(source_object="aa", credits=Decimal(2))
     rows = run_model(
         "ops.conflicts",
@@ -57,6 +63,7 @@ def test_a_conflict_is_a_loser_that_states_something_else_and_silence_is_none(ru
         },
     )
 
-    assert [(row["source_object"], row["differs_in"], row["credits"], row["winner_credits"]) for row in rows] == [
-        ("bb", "credits, model", Decimal(1), Decimal(2))
-    ]
+    assert [
+        (row["source_object"], row["differs_in"], row["credits"], row["winner_credits"])
+        for row in rows
+    ] == [("bb", "credits, model", Decimal(1), Decimal(2))]

@@ -21,8 +21,14 @@ def winner(run_model: Run, *records: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("better", "worse"),
     [
-        ({"format": "canonical"}, {"format": "usage_csv", "completed_at": LATER, "credits": Decimal(9)}),
-        ({"completed_at": LATER, "credits": Decimal(1)}, {"completed_at": NOON, "credits": Decimal(9)}),
+        (
+            {"format": "canonical"},
+            {"format": "usage_csv", "completed_at": LATER, "credits": Decimal(9)},
+        ),
+        (
+            {"completed_at": LATER, "credits": Decimal(1)},
+            {"completed_at": NOON, "credits": Decimal(9)},
+        ),
         ({"credits": Decimal("2.500000001")}, {"credits": Decimal("2.5")}),
     ],
     ids=["the higher format", "the later completed_at", "the most credits"],
@@ -42,7 +48,9 @@ def test_among_equal_records_the_first_landed_stands(run_model: Run) -> None:
     assert winner(run_model, new, old)["source_object"] == "zz"
 
 
-def test_a_lower_format_fills_what_the_winner_leaves_null_but_not_its_credits(run_model: Run) -> None:
+def test_a_lower_format_fills_what_the_winner_leaves_null_but_not_its_credits(
+    run_model: Run,
+) -> None:
     stated = contest(model=None, latency_ms=None, credits=Decimal(2))
     beside = contest(format="usage_csv", model="gpt-4o", latency_ms=70, credits=Decimal(3))
 
@@ -98,7 +106,11 @@ def test_a_contested_request_is_counted_once(run_model: Run) -> None:
     ],
 )
 def test_a_workspace_is_the_records_else_the_keys_else_the_sources(
-    run_model: Run, stated: str | None, directory: str | None, setting: str | None, expected: str | None
+    run_model: Run,
+    stated: str | None,
+    directory: str | None,
+    setting: str | None,
+    expected: str | None,
 ) -> None:
     [row] = run_model(
         "staging.requests",

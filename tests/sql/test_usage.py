@@ -56,8 +56,12 @@ def test_missing_tokens_sum_as_nought_and_missing_names_stay_null(run_model: Run
     [row] = quarters(
         run_model,
         request(
-            workspace_id=None, api_key_id=None, model=None,
-            prompt_tokens=None, completion_tokens=None, total_tokens=None,
+            workspace_id=None,
+            api_key_id=None,
+            model=None,
+            prompt_tokens=None,
+            completion_tokens=None,
+            total_tokens=None,
         ),
     )
 
@@ -113,7 +117,9 @@ def test_what_no_member_did_is_one_row_so_that_members_sum_to_the_whole(run_mode
         ("marts.usage_by_member", "member_id"),
     ],
 )
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     rows=st.lists(
         st.tuples(

@@ -1,4 +1,6 @@
-"""The overview: local days, ISO weeks, calendar months, billing cycles, and the day the allowance runs out."""
+"""The overview: local days, ISO weeks, calendar months, billing cycles, and the day the allowance
+runs out.
+"""
 
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
@@ -24,7 +26,9 @@ def workspace(**stated: Any) -> dict[str, Any]:
     } | stated
 
 
-def overview(run_model: Run, usage: dict[datetime, int], as_of: datetime = AS_OF, **stated: Any) -> dict[str, Any]:
+def overview(
+    run_model: Run, usage: dict[datetime, int], as_of: datetime = AS_OF, **stated: Any
+) -> dict[str, Any]:
     rows = [
         quarter(quarter_at=at, usage_date=at.date(), credits=Decimal(credits))
         for at, credits in usage.items()
@@ -35,7 +39,11 @@ def overview(run_model: Run, usage: dict[datetime, int], as_of: datetime = AS_OF
 
 
 def test_today_is_the_local_day_that_holds_the_microsecond_before_as_of(run_model: Run) -> None:
-    usage = {datetime(2026, 11, 19, 23, 45): 1, datetime(2026, 11, 20, 0): 10, datetime(2026, 11, 20, 5): 100}
+    usage = {
+        datetime(2026, 11, 19, 23, 45): 1,
+        datetime(2026, 11, 20, 0): 10,
+        datetime(2026, 11, 20, 5): 100,
+    }
 
     assert overview(run_model, usage)["credits_today"] == 110
     # in New York the 20th begins at 05:00 UTC
@@ -76,7 +84,9 @@ def test_a_cycle_begins_on_the_anchors_day_or_the_last_of_a_shorter_month(
 ) -> None:
     as_of = datetime.combine(today, datetime.min.time()) + timedelta(hours=1)
 
-    assert overview(run_model, {}, as_of=as_of, cycle_anchor_date=anchor)["cycle_start_date"] == start
+    assert (
+        overview(run_model, {}, as_of=as_of, cycle_anchor_date=anchor)["cycle_start_date"] == start
+    )
 
 
 def test_the_allowance_runs_out_at_the_mean_of_the_last_seven_complete_days(run_model: Run) -> None:
@@ -91,7 +101,9 @@ def test_the_allowance_runs_out_at_the_mean_of_the_last_seven_complete_days(run_
 def test_an_allowance_that_is_used_up_ran_out_today_and_none_never_does(run_model: Run) -> None:
     usage = {datetime(2026, 11, 19): 100}
 
-    assert overview(run_model, usage, monthly_allowance_credits=Decimal(100))["exhausted_on"] == date(2026, 11, 20)
+    assert overview(run_model, usage, monthly_allowance_credits=Decimal(100))[
+        "exhausted_on"
+    ] == date(2026, 11, 20)
     assert overview(run_model, usage, monthly_allowance_credits=None)["exhausted_on"] is None
     assert overview(run_model, {})["exhausted_on"] is None
 
@@ -99,7 +111,11 @@ def test_an_allowance_that_is_used_up_ran_out_today_and_none_never_does(run_mode
 def test_usage_of_no_workspace_has_its_own_row(run_model: Run) -> None:
     rows = run_model(
         "marts.usage_overview",
-        {"marts.usage_quarter_hourly": [quarter(workspace_id=None, quarter_at=datetime(2026, 11, 20))]},
+        {
+            "marts.usage_quarter_hourly": [
+                quarter(workspace_id=None, quarter_at=datetime(2026, 11, 20))
+            ]
+        },
         as_of=AS_OF,
     )
 
