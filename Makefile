@@ -17,7 +17,7 @@ lint: .venv/dev  ## types, style, SQL
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/sqlfluff lint --disable-progress-bar --nofail-on-warning -q sql
+	@$(BIN)/sqlfluff lint --disable-progress-bar -q sql
 
 format: .venv/dev  ## mend what can be mended by itself
 	@$(BIN)/ruff check --fix .
