@@ -32,7 +32,7 @@ from pipelines.reading import (
     shown,
     to_nine_places,
 )
-from pipelines.store import Draft, RawTable
+from pipelines.store import ARROW_TYPES, Draft, RawTable
 
 log = logging.getLogger(__name__)
 
@@ -48,15 +48,6 @@ SUFFIXES = {
     ".parquet": "parquet",
 }
 SPACE = b" \t\r\n"
-
-ARROW = {
-    "varchar": pa.string(),
-    "bigint": pa.int64(),
-    "boolean": pa.bool_(),
-    "timestamp": pa.timestamp("us"),
-    "date": pa.date32(),
-    "decimal(18,9)": pa.decimal128(18, 9),
-}
 
 FILES = RawTable(
     "A small file that was landed, by the hash of its content, so that it is never landed twice.",
@@ -487,7 +478,7 @@ def arrow(rows: list[dict[str, Any]], types: Mapping[str, str]) -> pa.Table:
     """Typed rows as an Arrow table of exactly these columns."""
     return pa.table(
         {
-            name: pa.array([row.get(name) for row in rows], ARROW[kind])
+            name: pa.array([row.get(name) for row in rows], ARROW_TYPES[kind])
             for name, kind in types.items()
         }
     )
