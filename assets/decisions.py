@@ -30,7 +30,6 @@ TABLES = {
             "decided_by": ("varchar", "the user of the operating system"),
             "arrived_at": ("timestamp", "wall clock when it was written down, UTC"),
         },
-        is_journal=True,
     )
 }
 

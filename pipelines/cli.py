@@ -86,7 +86,7 @@ class Group(click.Group):
             cause: BaseException = error
             while not isinstance(cause, expected) and cause.__cause__ is not None:
                 cause = cause.__cause__
-            if isinstance(cause, expected) or getattr(cause, "is_sentence", False):
+            if isinstance(cause, expected):
                 raise Failed(str(cause)) from None
             raise Failed(
                 f"{type(cause).__name__}: {(str(cause) or 'no message').splitlines()[0]} "

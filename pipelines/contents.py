@@ -13,13 +13,11 @@ from collections.abc import Mapping
 from types import ModuleType
 
 import assets
-import assets.requests
 import exports.alerts
 from assets import decisions
 from exports.alerts import outbox
 from pipelines import night
 from pipelines.models import Models
-from pipelines.reading import RequestFormat
 from pipelines.store import RawTable
 
 
@@ -34,11 +32,6 @@ def _modules(package: ModuleType) -> list[ModuleType]:
 def sources() -> tuple[ModuleType, ...]:
     """Every file of `assets/` that lands something, in the order of the alphabet."""
     return tuple(module for module in _modules(assets) if hasattr(module, "land"))
-
-
-def request_formats() -> Mapping[str, RequestFormat]:
-    """The formats of request logs, by the name that `[[requests]] format =` uses."""
-    return assets.requests.formats()
 
 
 @functools.cache

@@ -386,7 +386,6 @@ TABLES = {
             "started_by": ("varchar", "meterhouse, schedule or dagster"),
             "message": ("varchar", "Why it failed"),
         },
-        is_journal=True,
     )
 }
 

@@ -643,10 +643,10 @@ def _decode(text: bytes, fields: Mapping[str, Kind]) -> Mapping[str, Any]:
     if text.count(b"[") + text.count(b"{") > NESTING_LIMIT and _depth(line) > NESTING_LIMIT:
         raise RecordRefused(f"nested deeper than {NESTING_LIMIT}")
 
-    depth_zero: list[list[tuple[str, Any]]] = []
+    objects: list[list[tuple[str, Any]]] = []
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        depth_zero.append(items)
+        objects.append(items)
         return dict(items)
 
     try:
@@ -663,7 +663,7 @@ def _decode(text: bytes, fields: Mapping[str, Kind]) -> Mapping[str, Any]:
         raise RecordRefused("malformed JSON") from None
     if not isinstance(record, dict):
         raise RecordRefused("not a JSON object")
-    names = [name for name, _ in depth_zero[-1] if name in fields]
+    names = [name for name, _ in objects[-1] if name in fields]
     if len(names) != len(set(names)):
         raise RecordRefused("a field is given twice")
     for name in fields:

@@ -48,7 +48,6 @@ class RawTable:
     description: str
     columns: Mapping[str, tuple[str, str]]
     by_day: bool = False
-    is_journal: bool = False
 
 
 ARROW_TYPES = {

@@ -48,7 +48,6 @@ TABLES = {
             "outcome": ("varchar", "intended, then what became of it"),
             "detail": ("varchar", "what the sink said"),
         },
-        is_journal=True,
     )
 }
 

@@ -11,6 +11,7 @@ from pipelines.calendar import Clock
 from pipelines.models import Models
 from pipelines.settings import Settings
 from pipelines.store import Draft, Store
+from tests.houses import request_models
 
 AS_OF = datetime(2026, 11, 20)
 
@@ -59,6 +60,12 @@ class LandingHouse:
         spool = self.folder / "spool"
         spool.mkdir(exist_ok=True)
         return Draft(Store(self.settings.root), spool, self.models.bind)
+
+
+@pytest.fixture(scope="module")
+def some_models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    """The models that a request passes, and no others: what a test of landing needs."""
+    return request_models(tmp_path_factory.mktemp("sql"))
 
 
 @pytest.fixture

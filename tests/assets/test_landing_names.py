@@ -10,15 +10,10 @@ import pytest
 
 from pipelines.models import Models
 from pipelines.night import Told
-from tests.houses import House, csv, jsonl, request, request_models
+from tests.houses import House, csv, jsonl, request
 
 MARKED = ["a[1].jsonl", "a?.jsonl", "a*.jsonl", "[a]/b.jsonl", "a[1].csv", "a[1].jsonl.gz"]
 NO_TEXT = os.fsdecode(b"\xff.jsonl")
-
-
-@pytest.fixture(scope="module")
-def some_models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    return request_models(tmp_path_factory.mktemp("sql"))
 
 
 @pytest.fixture

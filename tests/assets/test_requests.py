@@ -18,14 +18,9 @@ import pytest
 from pipelines.calendar import utc_now
 from pipelines.models import Models
 from pipelines.night import Told
-from tests.houses import House, jsonl, request, request_models, spend_log
+from tests.houses import House, jsonl, request, spend_log
 
 FACTS = "request_id, completed_at, workspace_id, api_key_id, model, total_tokens, credits"
-
-
-@pytest.fixture(scope="module")
-def some_models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    return request_models(tmp_path_factory.mktemp("sql"))
 
 
 @pytest.fixture

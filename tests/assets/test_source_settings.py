@@ -9,14 +9,9 @@ import pytest
 
 from pipelines.models import Models
 from pipelines.night import Event, Published, Told
-from tests.houses import House, jsonl, request, request_models, spend_log
+from tests.houses import House, jsonl, request, spend_log
 
 SOURCE = '[[requests]]\nname = "gateway"\ngateway = "infery"\nlocation = "landing/requests"\n'
-
-
-@pytest.fixture(scope="module")
-def some_models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    return request_models(tmp_path_factory.mktemp("sql"))
 
 
 @pytest.fixture
