@@ -2,9 +2,8 @@
 of every line.
 
 A format is a file beside this one with a `FORMAT`; here is what all formats share: finding objects,
-knowing them by their
-content, the clean and the careful path, and finding records that speak of one request (contract,
-"One request, one winner").
+knowing them by their content, the clean and the careful path, and finding records that speak of one
+request (contract, "One request, one winner").
 """
 
 import functools
@@ -13,8 +12,10 @@ import json
 import logging
 import pkgutil
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import datetime, timedelta
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -28,10 +29,10 @@ from pipelines.reading import (
     FUTURE_SECONDS,
     NESTING_LIMIT,
     RequestFormat,
+    Scan,
     SpooledObject,
     arrow_rows,
     careful_rows,
-    long_number_pattern,
     read_through,
     shape_of,
     shown,
@@ -43,6 +44,7 @@ log = logging.getLogger("meterhouse.land")
 
 BATCH_BYTES = 256 * 2**20
 CAREFUL_ROWS = 100_000
+OBJECT_ROWS = 5_000_000  # about, in an object of raw.requests (house, invariant 2)
 
 REQUEST_COLUMNS: dict[str, tuple[str, str]] = {
     "gateway": ("varchar", "Whose request ids these are"),
@@ -74,13 +76,22 @@ REQUEST_COLUMNS: dict[str, tuple[str, str]] = {
     "source_object": ("varchar", "sha256 of the object it was read from"),
     "source_line": ("bigint", "Its physical line there, from 1"),
     "arrived_at": ("timestamp", "When the object was landed, UTC"),
+    "is_rounded": ("boolean", "Whether its money was rounded to nine places"),
 }
+# What the engine writes as it reads has no line numbers, but stands in their order. So a file holds
+# either a row's source_line, or first_row: its own row at which line 1 of the object would stand.
+STORED_COLUMNS = {**REQUEST_COLUMNS, "first_row": ("bigint", "")}
+READ_STORED = (
+    "select * exclude (first_row, file_row_number) replace "
+    "(coalesce(source_line, file_row_number - first_row + 1) as source_line) from {files}"
+)
 
 TABLES: dict[str, RawTable] = {
     "raw.requests": RawTable(
         "A record of a request, as its log states it, duplicates and all.",
         REQUEST_COLUMNS,
         by_day=True,
+        reading=READ_STORED,
     ),
     "raw.source_objects": RawTable(
         "An object that was landed, and what was in it.",
@@ -345,6 +356,7 @@ class Landing:
         self.zone = ZoneInfo(source.time_zone) if source.time_zone else None
         self.latest = max(clock.as_of, clock.arrived_at) + timedelta(seconds=FUTURE_SECONDS)
         self.parameters = {"credits_per_usd": settings.warehouse.credits_per_usd}
+        self.scan = Scan(known)
         self.read_as: ReadAs = (
             known.name,
             source.time_zone or None,
@@ -376,29 +388,28 @@ class Landing:
         for item in batch:
             if not item.packed:
                 item.path = _plainly_named(item, self.draft.spool)
-        pattern = long_number_pattern(self.format)
-        with ThreadPoolExecutor(2) as pool:
-            passes: dict[str, Future[None]] = {
-                item.location: pool.submit(
-                    read_through, item, pattern if item.shape == "json" else None, self.draft.spool
-                )
-                for item in sorted(batch, key=lambda item: not item.packed)
-            }
-            for item in batch:
-                if item.packed:
-                    passes[item.location].result()
-            candidates = [item for item in batch if not item.refused and not item.suspicion]
-            clean = self._read_clean([item for item in candidates if item.size])
-            for item in batch:
-                passes[item.location].result()
+        with ThreadPoolExecutor(2) as readers, ThreadPoolExecutor(2) as scanners:
+            for read in [
+                readers.submit(read_through, item, self.scan, self.draft.spool, scanners)
+                for item in batch
+            ]:
+                read.result()
         fresh: list[SpooledObject] = []
         for item in batch:
             if (self.source.gateway, item.sha256) not in self.seen.objects:
                 fresh.append(item)
             self.seen.add(self.source.gateway, item)
         rows: list[dict[str, Any]] = []
-        for table, objects in clean:
-            rows += self._write_clean(table, objects, {item.location for item in fresh})
+        groups: dict[tuple[tuple[str, ...] | None, bool], list[SpooledObject]] = {}
+        for item in fresh:
+            header = _csv_header(item.path) if item.shape == "csv" and not item.refused else None
+            if item.refused or item.suspicion or not item.size:
+                continue
+            if header and len({name.lower() for name in header}) < len(header):
+                continue  # the engine knows no case, and of two columns takes the first
+            groups.setdefault((header, item.is_plain), []).append(item)
+        for (header, is_plain), objects in groups.items():
+            rows += self._land_clean(objects, header, is_plain)
         done = {row["object_sha256"] for row in rows}
         for item in fresh:
             if item.sha256 not in done:
@@ -423,139 +434,121 @@ class Landing:
 
     # ---- the clean path ---------------------------------------------------------------------
 
-    def _read_clean(self, objects: list[SpooledObject]) -> list[tuple[str, list[SpooledObject]]]:
-        """Reads objects together, strictly typed; where that raises, fewer at a time; returns
-        tables and their objects.
+    def _land_clean(
+        self, objects: list[SpooledObject], header: tuple[str, ...] | None, is_plain: bool
+    ) -> list[dict[str, Any]]:
+        """Lands objects together, strictly typed, in one statement; returns the account of each.
+        Where that raises, fewer at a time; one that doesn't add up is left to the careful path.
         """
-        groups: dict[tuple[str, ...] | None, list[SpooledObject]] = {}
+        file = self.draft.new_file("parquet")
+        heading = 0 if header is None else 1
+        first_rows, row = [], 0
         for item in objects:
-            header = _csv_header(item.path) if item.shape == "csv" else None
-            if header and len({name.lower() for name in header}) < len(header):
-                continue  # the engine knows no case, and of two columns takes the first
-            groups.setdefault(header, []).append(item)
-        tables: list[tuple[str, list[SpooledObject]]] = []
-        for header, members in groups.items():
-            tables += self._try_clean(members, header)
-        return tables
-
-    def _try_clean(
-        self, objects: list[SpooledObject], header: tuple[str, ...] | None
-    ) -> list[tuple[str, list[SpooledObject]]]:
-        table = self.draft.name("batch")
+            first_rows.append(row - heading)
+            row += item.line_count - heading
+        select = self._select(
+            f"(select {self._typed(header, is_plain)}, file_index "
+            f"from {self._reader(objects, header, is_plain)})",
+            source_object=_by_file([_one_word(item.sha256) for item in objects]),
+            first_row=_by_file([str(first_row) for first_row in first_rows]),
+        )
         try:
-            self.draft.connection.execute(
-                f"create temp table {table} as {self._clean_select(objects, header)}",
-                self._values(),
-            )
+            self.draft.copy(select, file, self._values(), options=REQUEST_FILES)
         except (duckdb.Error, UnicodeDecodeError):
+            file.unlink(missing_ok=True)
             if len(objects) == 1:
                 return []
             half = len(objects) // 2
-            return self._try_clean(objects[:half], header) + self._try_clean(objects[half:], header)
-        return [(table, objects)]
+            return [
+                account
+                for some in (objects[:half], objects[half:])
+                for account in self._land_clean(some, header, is_plain)
+            ]
+        landed = self._landed(file)
+        wholes = {item.sha256: Landed() for item in objects} | _wholes(landed)
+        sound = [
+            item
+            for item, first_row in zip(objects, first_rows, strict=True)
+            if wholes[item.sha256].adds_up(
+                first_row + heading, item.line_count - heading, self.latest
+            )
+        ]
+        if len(sound) < len(objects) or len(wholes) > len(objects):
+            file.unlink()
+            again = sound if len(sound) < len(objects) else []
+            return self._land_clean(again, header, is_plain) if again else []
+        self._keep(file, landed)
+        accounts = []
+        for item in objects:
+            whole = wholes[item.sha256]
+            accounts.append(self._account(item, whole.rows, whole))
+        return accounts
 
-    def _clean_select(self, objects: list[SpooledObject], header: tuple[str, ...] | None) -> str:
+    def _reader(
+        self, objects: list[SpooledObject], header: tuple[str, ...] | None, is_plain: bool
+    ) -> str:
         paths = f"[{', '.join(quote(str(item.path)) for item in objects)}]"
-        fields = self.format.fields
-        if header is None:
-            columns = ", ".join(f"{quote(name)}: '{kind.column}'" for name, kind in fields.items())
-            reader = (
-                f"read_json({paths}, format = 'newline_delimited', columns = {{{columns}}}, "
-                f"maximum_depth = {NESTING_LIMIT}, hive_partitioning = false)"
-            )
-            cells = {name: f'"{name}"' for name in fields}
-        else:
-            reader = (
+        if header is not None:
+            return (
                 f"read_csv({paths}, all_varchar = true, header = true, delim = ',', quote = '\"', "
-                "escape = '\"', strict_mode = true, null_padding = false, hive_partitioning = "
-                "false)"
+                "escape = '\"', strict_mode = true, null_padding = false, "
+                "hive_partitioning = false)"
             )
-            cells = {
-                name: (
-                    f"nullif(\"{name}\", '')::{kind.column}"
-                    if name in header
-                    else f"null::{kind.column}"
-                )
-                for name, kind in fields.items()
-            }
-        typed = ", ".join(
-            f'{kind.clean.format(cells[name])} as "{name}"' for name, kind in fields.items()
+        columns = ", ".join(
+            f"{quote(name)}: '{kind.plain.column if is_plain and kind.plain else kind.column}'"
+            for name, kind in self.format.fields.items()
         )
         return (
-            f"{self._request_select()}, file_index from (select {typed}, file_index from {reader})"
+            f"read_json({paths}, format = 'newline_delimited', columns = {{{columns}}}, "
+            f"maximum_depth = {NESTING_LIMIT}, hive_partitioning = false)"
         )
 
-    def _request_select(self) -> str:
-        """Our columns over the typed fields of the format, with their types; what a format doesn't
-        give is null.
+    def _typed(self, header: tuple[str, ...] | None, is_plain: bool) -> str:
+        """The typed value of each field of the format."""
+        typed = []
+        for name, kind in self.format.fields.items():
+            cell = f'"{name}"'
+            if header is not None:
+                cell = f"nullif({cell}, '')" if name in header else "null"
+                cell = f"{cell}::{kind.column}"
+            sql = kind.plain.sql if is_plain and kind.plain else kind.clean
+            typed.append(f'{sql.format(cell)} as "{name}"')
+        return ", ".join(typed)
+
+    def _select(
+        self, source: str, *, source_object: str, source_line: str = "null", first_row: str = "null"
+    ) -> str:
+        """Our columns, as they are stored, over the typed fields of the format; what a format
+        doesn't give is null.
         """
-        expressions = dict(self.format.request)
-        expressions["usage_date"] = self.format.request["completed_at"]
-        columns = [
-            f"({expressions[name]})::{kind} as {name}"
-            for name, (kind, _) in REQUEST_COLUMNS.items()
-            if name in expressions
-        ]
-        return f"select {', '.join(columns)}, ({self.format.rounded}) as was_rounded"
+        expressions = {
+            **self.format.request,
+            "usage_date": self.format.request["completed_at"],
+            "is_rounded": self.format.rounded,
+            "source_line": source_line,
+            "first_row": first_row,
+            "arrived_at": f"timestamp {quote(str(self.clock.arrived_at))}",
+        }
+        words = {
+            "gateway": _one_word(self.source.gateway),
+            "source_name": _one_word(self.source.name),
+            "format": _one_word(self.format.name),
+            "source_object": source_object,
+        }
+        columns = ", ".join(
+            f"{words[name]} as {name}"
+            if name in words
+            else f"({expressions.get(name, 'null')})::{kind} as {name}"
+            for name, (kind, _) in STORED_COLUMNS.items()
+        )
+        return f"select {columns} from {source}"
 
     def _values(self) -> dict[str, int]:
         text = " ".join([*self.format.request.values(), self.format.rounded])
         return {name: value for name, value in self.parameters.items() if f"${name}" in text}
 
-    def _write_clean(
-        self, table: str, objects: list[SpooledObject], fresh: set[str]
-    ) -> list[dict[str, Any]]:
-        """Writes what the clean path read, object by object accounted; an object that doesn't add
-        up is left to the careful path.
-        """
-        connection = self.draft.connection
-        counted = connection.execute(
-            f"""select file_index, count(*), min(rowid), max(rowid), max(completed_at),
-                       min(completed_at), sum(credits), count_if(was_rounded)
-                from {table} group by file_index"""
-        ).fetchall()
-        kept: list[tuple[int, str, int]] = []
-        rows = []
-        if any(index >= len(objects) for index, *_ in counted):  # the engine read what nobody named
-            counted = []
-        for index, count, first_row, last_row, last_at, first_at, credits, rounded in counted:
-            item = objects[index]
-            records = item.line_count - (1 if item.shape == "csv" else 0)
-            adds_up = count == records and last_row - first_row + 1 == count
-            if item.location not in fresh or item.suspicion or item.refused:
-                continue
-            if not adds_up or last_at > self.latest:
-                continue
-            kept.append((index, item.sha256, first_row - (2 if item.shape == "csv" else 1)))
-            rows.append(self._account(item, count, count, rounded, credits, first_at, last_at))
-        if len(kept) == len(counted) == 1:
-            [(_, sha256, before)] = kept
-            self._write_days(f"from {table}", _one_word(sha256), f"{table}.rowid - ({before})")
-        elif kept:
-            hashes = ", ".join(quote(sha256) for _, sha256, _ in kept)
-            connection.execute(
-                "create or replace temp table landed "
-                f"(file_index ubigint, sha256 enum({hashes}), before bigint)"
-            )
-            connection.executemany("insert into landed values (?, ?, ?)", kept)
-            self._write_days(
-                f"from {table} join landed using (file_index)",
-                "landed.sha256",
-                f"{table}.rowid - landed.before",
-            )
-        connection.execute(f"drop table {table}")
-        return rows
-
-    def _account(
-        self,
-        item: SpooledObject,
-        read: int,
-        landed: int,
-        rounded: int,
-        credits: Any,
-        first_at: datetime | None,
-        last_at: datetime | None,
-    ) -> dict[str, Any]:
+    def _account(self, item: SpooledObject, read: int, landed: "Landed") -> dict[str, Any]:
+        """What was in an object: `read` records, and what landed of them."""
         return {
             "object_sha256": item.sha256,
             "source": self.source.name,
@@ -564,13 +557,13 @@ class Landing:
             "location": shown(item.location),
             "arrived_at": self.clock.arrived_at,
             "read_count": read,
-            "landed_count": landed,
+            "landed_count": landed.rows,
             "folded_count": 0,
-            "quarantined_count": read - landed,
-            "rounded_count": rounded,
-            "credits": credits or 0,
-            "first_at": first_at,
-            "last_at": last_at,
+            "quarantined_count": read - landed.rows,
+            "rounded_count": landed.rounded,
+            "credits": landed.credits,
+            "first_at": landed.first_at,
+            "last_at": landed.last_at,
             "refused": item.refused or None,
             "time_zone": self.read_as[1],
             "credits_per_usd": self.read_as[2],
@@ -581,10 +574,10 @@ class Landing:
     def _land_careful(self, item: SpooledObject) -> dict[str, Any]:
         """Line by line: the good ones land, the bad ones are set aside."""
         if item.refused:
-            return self._account(item, 1, 0, 0, 0, None, None)
+            return self._account(item, 1, Landed())
         connection = self.draft.connection
         table = self.draft.name("careful")
-        select = f"{self._request_select()}, _line from incoming"
+        select = self._select("incoming", source_object=_one_word(item.sha256), source_line="_line")
         connection.register("incoming", arrow_rows([], self.format))
         connection.execute(f"create temp table {table} as {select} limit 0", self._values())
         for chunk in _chunks_of(
@@ -592,13 +585,13 @@ class Landing:
         ):
             self._insert(item, f"insert into {table} {select}", chunk)
         item.quarantine.sort(key=lambda line: line.line_number or 0)
-        [(count, credits, first_at, last_at, rounded)] = connection.execute(
-            f"select count(*), sum(credits), min(completed_at), max(completed_at), "
-            f"count_if(was_rounded) from {table}"
-        ).fetchall()
-        self._write_days(f"from {table}", _one_word(item.sha256), "_line")
+        file = self.draft.new_file("parquet")
+        self.draft.copy(f"from {table}", file, options=REQUEST_FILES)
         connection.execute(f"drop table {table}")
-        return self._account(item, item.read_count, count, rounded, credits, first_at, last_at)
+        landed = self._landed(file)
+        self._keep(file, landed)
+        whole = _wholes(landed).get(item.sha256, Landed())
+        return self._account(item, item.read_count, whole)
 
     def _insert(self, item: SpooledObject, insert: str, rows: list[dict[str, Any]]) -> None:
         """Inserts typed rows; those that our columns can't hold (a sum over 2^63, a status over
@@ -618,45 +611,66 @@ class Landing:
             self._insert(item, insert, rows[:half])
             self._insert(item, insert, rows[half:])
 
-    # ---- writing ----------------------------------------------------------------------------
+    # ---- keeping ----------------------------------------------------------------------------
 
-    def _write_days(self, source: str, sha256: str, line: str) -> None:
-        """One object of `raw.requests` for each day, its id index beside it, and the contests it
-        opens.
-        """
-        named = {
-            "gateway": _one_word(self.source.gateway),
-            "source_name": _one_word(self.source.name),
-            "format": _one_word(self.format.name),
-            "source_object": sha256,
-        }
-        constants = {
-            "source_line": line,
-            "arrived_at": f"timestamp {quote(str(self.clock.arrived_at))}",
-        }
-        known = {"usage_date", *self.format.request}
-        columns = ", ".join(
-            f"{named[name]} as {name}"
-            if name in named
-            else f"({constants.get(name) or (name if name in known else 'null')})::{kind} as {name}"
-            for name, (kind, _) in REQUEST_COLUMNS.items()
-        )
-        days = self.draft.connection.execute(
-            f"select distinct usage_date {source} order by 1"
+    def _landed(self, file: Path) -> list["Landed"]:
+        """What a written file holds, read back: a part for each object and day in it."""
+        rows = self.draft.connection.execute(
+            f"""select source_object, count(*), sum(credits), count_if(is_rounded),
+                       min(completed_at), max(completed_at),
+                       min(file_row_number), max(file_row_number), usage_date
+                from {parquet_list([file], options=", file_row_number = true")}
+                group by source_object, usage_date order by usage_date"""
         ).fetchall()
+        return [Landed(*row) for row in rows]
+
+    def _keep(self, file: Path, landed: list["Landed"]) -> None:
+        """Takes in what one statement wrote, as one object a day (of some millions of rows at
+        most), their ids indexed beside it, and the contests it opens. The file itself becomes the
+        object where it can: the request grain is written once.
+        """
+        days: dict[date, list[Landed]] = {}
+        for part in landed:
+            assert part.usage_date is not None
+            days.setdefault(part.usage_date, []).append(part)
+        rows = sum(part.rows for part in landed)
+        if not rows:
+            file.unlink()
+            return
+        new: dict[date, list[Path]] = {}
+        if len(days) == 1 and rows <= 1.2 * OBJECT_ROWS:
+            [day] = days
+            credits = str(sum((part.credits for part in landed), Decimal(0)))
+            new[day] = [self.draft.add("raw.requests", file, day, (rows, credits))]
+        else:
+            source = parquet_list([file], options=", file_row_number = true")
+            line = "coalesce(source_line, file_row_number - first_row + 1) as source_line"
+            pieces = -(-rows // OBJECT_ROWS)
+            for day, parts in days.items():
+                for piece in range(pieces):
+                    first, last = piece * rows // pieces, (piece + 1) * rows // pieces
+                    if any(part.first_row < last and part.last_row >= first for part in parts):
+                        select = (
+                            f"select * exclude (file_row_number) replace ({line}, "
+                            f"null::bigint as first_row) from {source} "
+                            f"where usage_date = date '{day}' "
+                            f"and file_row_number >= {first} and file_row_number < {last}"
+                        )
+                        item = self.draft.append("raw.requests", select, day, options=REQUEST_FILES)
+                        new.setdefault(day, []).append(self.draft.locate(item))
+            file.unlink()
+        self._index(new)
+
+    def _index(self, new: Mapping[date, list[Path]]) -> None:
+        """The id index of new objects, and the contests that their ids open."""
         identity = f"hash({quote(self.source.gateway)}, request_id)"
+        files = parquet_list([file for some in new.values() for file in some])
         self.draft.connection.execute(
             f"create or replace temp table arrivals as select {identity} as id_hash, usage_date "
-            f"{source} order by 1"
+            f"from {files} order by 1"
         )
         touched = _touched(self.draft)
-        for (day,) in days:
-            self.draft.append(
-                "raw.requests",
-                f"select {columns} {source} where usage_date = date '{day}'",
-                day,
-                options=REQUEST_FILES,
-            )
+        for day in new:
             self.draft.append(
                 "staging.request_ids",
                 f"select id_hash from arrivals where usage_date = date '{day}'",  # in their order
@@ -665,6 +679,57 @@ class Landing:
             self.draft.mark("staging.request_ids", day, ENGINE)
         if touched:
             _settle(self.draft)
+
+
+@dataclass(frozen=True)
+class Landed:
+    """What a written file holds of one object (and one day): rows, credits, records rounded, the
+    first and last completed_at, and the first and last row.
+    """
+
+    source_object: str = ""
+    rows: int = 0
+    credits: Decimal = Decimal(0)
+    rounded: int = 0
+    first_at: datetime | None = None
+    last_at: datetime | None = None
+    first_row: int = 0
+    last_row: int = -1
+    usage_date: date | None = None
+
+    def __add__(self, other: "Landed") -> "Landed":
+        """The same object's other day."""
+        return Landed(
+            self.source_object,
+            self.rows + other.rows,
+            self.credits + other.credits,
+            self.rounded + other.rounded,
+            min(filter(None, (self.first_at, other.first_at))),
+            max(filter(None, (self.last_at, other.last_at))),
+            min(self.first_row, other.first_row),
+            max(self.last_row, other.last_row),
+        )
+
+    def adds_up(self, first_row: int, records: int, latest: datetime) -> bool:
+        """Whether every record of the object became a row, in its place, and none is from the
+        future.
+        """
+        if self.rows != records:
+            return False
+        return not self.rows or (
+            (self.first_row, self.last_row) == (first_row, first_row + records - 1)
+            and self.last_at is not None
+            and self.last_at <= latest
+        )
+
+
+def _wholes(parts: Iterable[Landed]) -> dict[str, Landed]:
+    """What landed of each object, its days together."""
+    wholes: dict[str, Landed] = {}
+    for part in parts:
+        known = wholes.get(part.source_object)
+        wholes[part.source_object] = known + part if known else part
+    return wholes
 
 
 # ---- one request, several records -----------------------------------------------------------
@@ -703,10 +768,10 @@ def _settle(draft: Draft) -> None:
             f"{parquet_list(draft.files('staging.request_ids', [day]))} using (id_hash)"
         ).fetchall()[0][0]
     ]
-    files = parquet_list(draft.files("raw.requests", days), options=", hive_partitioning = false")
+    records = TABLES["raw.requests"].rows_of(draft.files("raw.requests", days))
     connection.execute(
         f"""create or replace temp table contests as
-            select * from (from {files} select *, {IDENTITY} as id_hash)
+            select * from (select *, {IDENTITY} as id_hash from ({records}))
             semi join touched using (id_hash)
             qualify count(*) over (partition by gateway, request_id) > 1"""
     )
@@ -716,7 +781,6 @@ def _settle(draft: Draft) -> None:
         before = (
             f"union all select {names}, contest_date "
             f"from {parquet_list(kept, options=', hive_partitioning = false')} "
-            f""
             "anti join contests using (gateway, request_id)"
             if kept
             else ""
@@ -770,6 +834,13 @@ def rebuild(draft: Draft) -> None:
 
 
 # ---- small things ---------------------------------------------------------------------------
+
+
+def _by_file(values: list[str]) -> str:
+    """A constant of each file of a statement, as SQL."""
+    if len(set(values)) == 1:
+        return values[0]
+    return f"[{', '.join(values)}][file_index + 1]"
 
 
 def _one_word(text: str) -> str:

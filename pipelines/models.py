@@ -1,7 +1,7 @@
 """How an SQL file becomes a table or a claim: what it depends on, its grain, its days, its
 documentation; and how it is built.
 
-Everything is read out of the file (house, "How a SQL file speaks"); nobody types dependencies
+Everything is read out of the file (house, "How a SQL file speaks"): nobody types dependencies
 twice.
 """
 
@@ -9,7 +9,7 @@ import functools
 import queue
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
@@ -21,7 +21,7 @@ import sqlglot
 from sqlglot import exp
 
 from pipelines.calendar import Clock
-from pipelines.store import WHOLE, Draft, RawTable, digest, parquet_list, quote, write_parquet
+from pipelines.store import WHOLE, Draft, RawTable, digest, quote, write_parquet
 
 SQL = Path(__file__).parents[1] / "sql"
 LAYERS = ("raw", "staging", "marts", "ops")
@@ -29,8 +29,7 @@ DAY_PARAMETERS = {"day", "is_complete", "history_until", "is_tomorrow"}
 ALL_DAYS = -1
 SIDE_BY_SIDE = 4  # from so many days on, each core builds a day of its own
 
-# What a partition's objects hold, as the store measured it when they were written: one row for each
-# object.
+# What a partition's objects hold, as the store measured it when they were written: a row an object.
 MANIFESTS = {"raw.request_manifest": "raw.requests", "ops.export_manifest": "exports.usage_by_key"}
 MANIFEST_COLUMNS = {
     "usage_date": "date",
@@ -299,12 +298,13 @@ class Models:
             source = self._manifest(draft, MANIFESTS[table], days)
         else:
             files = draft.files(table, days if self.is_by_day(table) else None)
-            source = (
-                f"from {parquet_list(files, options=', hive_partitioning = false')}"
-                if files
-                else self.empty(table)
-            )
+            source = self.rows_of(table, files) if files else self.empty(table)
         (connection or draft.connection).execute(f"create or replace view {table} as {source}")
+
+    def rows_of(self, table: str, files: Sequence[Path], *, by_path: bool = False) -> str:
+        """The select that reads a stored table out of its files."""
+        shape = self.raw.get(table) or RawTable("", {})
+        return shape.rows_of(files, by_path=by_path)
 
     def _manifest(self, draft: Draft, base: str, days: Iterable[date] | None) -> str:
         wanted = None if days is None else {str(day) for day in days}

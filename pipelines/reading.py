@@ -1,12 +1,11 @@
 """One object's bytes become typed rows and an account of every line: facts/reading.md, what each
 odd record becomes.
 
-Two ways, one outcome. The clean path: DuckDB reads the object whole and strictly typed while a
-thread hashes it and counts its
-lines; it stands only when nothing raised and every line became a row. Otherwise the careful path:
-each line by itself, in
-Python, good ones kept, bad ones set aside with their place and reason. What a field *is* is said
-once, by its kind.
+First the bytes pass once: hashed, their lines counted, searched for what DuckDB reads otherwise
+than it should. Then one of two ways, with one outcome. The clean path: DuckDB reads the object
+whole and strictly typed; it stands only when nothing raised and every line became a row. Otherwise
+the careful path: each line by itself, in Python, good ones kept, bad ones set aside with their
+place and reason. What a field *is* is said once, by its kind.
 """
 
 import csv
@@ -18,7 +17,9 @@ import os
 import re
 import struct
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Context, Decimal, Inexact, InvalidOperation
@@ -33,6 +34,7 @@ LINE_LIMIT = 1_048_576  # bytes of a line without its end; longer ones are quara
 INFLATED_LIMIT = 64 * 2**30  # bytes an object may unpack to
 RATIO_LIMIT = 1_000  # and how many times its packed size, beyond the first 64 MiB
 CHUNK = 4 * 2**20
+PENDING_CHUNKS = 4
 NESTING_LIMIT = 512
 SUFFIXES = {".jsonl": "json", ".ndjson": "json", ".csv": "csv"}
 FUTURE_SECONDS = 300
@@ -60,13 +62,26 @@ INSTANT = re.compile(
 
 
 @dataclass(frozen=True)
+class Plain:
+    """How the engine's own typing reads a field, where the bytes show no odd value of it: a text
+    for each number, checked and cast again, costs a third of a landing.
+
+    `column`: the type `read_json` is told. `sql`: over `{0}`, the typed value. `odd`: how a value
+    begins (RE2) that this typing would read otherwise than the careful path does.
+    """
+
+    column: str
+    sql: str
+    odd: str
+
+
+@dataclass(frozen=True)
 class Kind:
     """What a field may hold: how DuckDB reads it strictly (`clean`), and how the careful path does
     (`careful`).
 
     `column`: the type `read_json` is told. `clean`: SQL over `{0}` giving the typed value, calling
-    error() on anything the
-    careful path must see. `type`: the DuckDB type of the typed value.
+    error() on anything the careful path must see. `type`: the DuckDB type of the typed value.
     """
 
     column: str
@@ -76,6 +91,7 @@ class Kind:
     arrow: pa.DataType
     needed: bool = False
     long_number: bool = False
+    plain: Plain | None = None
 
 
 Zone = ZoneInfo | None
@@ -227,17 +243,15 @@ def _document(value: Any, name: str, zone: Zone) -> str | None:
 
 MICROSECONDS = pa.timestamp("us")
 # A text that might have been a JSON number, true, an object: only the careful path can tell. Its
-# first
-# letter decides nearly always, and comparing costs a tenth of matching.
+# first letter decides nearly always, and comparing costs a tenth of matching.
 SURELY_TEXT = (
     "({0} >= 'g' and {0} < 't') or ({0} >= 'u' and {0} < '{{') or ({0} >= 'a' and {0} < 'e') "
     "or ({0} >= 'A' and {0} < 'E') or ({0} >= 'F' and {0} < '[')"
 )
 NOT_SURELY_TEXT = r"regexp_full_match({0}, '[-+0-9.eE]+|true|false|[\[{{](?s:.)*')"
 # The usual spelling has 27 bytes, so every field of it has all its digits. Any other goes by the
-# pattern:
-# the cast alone takes blanks, one-digit months, 24:00 and bare minutes, which the careful path
-# refuses.
+# pattern: the cast alone takes blanks, one-digit months, 24:00 and bare minutes, which the careful
+# path refuses.
 CLEAN_INSTANT = (
     "coalesce("
     "case when strlen({0}) = 27 and {0} >= '1' and {0} < '3' and suffix({0}, 'Z') "
@@ -245,7 +259,6 @@ CLEAN_INSTANT = (
     "case when regexp_full_match({0}, '[12][0-9]{{3}}-[0-9]{{2}}-[0-9]{{2}}[T ]"
     r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{{1,9}})?"
     r"(?:Z|[+-](?:0[0-9]|1[0-4]):[0-5][0-9])') "
-    r""
     "then {0}::timestamptz::timestamp else error('instant') end)"
 )
 # As text: read as a number, true is 1, " 1" is 1 and 0.5 is a whole one.
@@ -286,6 +299,13 @@ CREDITS = Kind(
     pa.decimal128(18, 9),
     needed=True,
     long_number=True,
+    plain=Plain(
+        "decimal(18, 9)",
+        "case when {0} is null then error('credits') else {0} end",
+        # The engine multiplies a double by 10^9: exact up to six digits before the point and nine
+        # behind it, wrong from seven on (8947030.44518 becomes …5180001).
+        r"[^0-9n\s]|[0-9]{7}|[0-9]+(?:[eE]|\.(?:[0-9]{10}|[0-9]*[eE]))",
+    ),
 )
 FLOAT_MONEY = Kind(
     "varchar",
@@ -302,6 +322,8 @@ COUNT = Kind(
     "bigint",
     _count,
     pa.int64(),
+    # Typed, true is 1, " 1" is 1 and 1.5 is 2.
+    plain=Plain("bigint", "{0}", r"[^0-9n\s]|[0-9]+[.eE]"),
 )
 FLAG = Kind(
     "varchar",
@@ -340,11 +362,9 @@ class RequestFormat:
     over them.
 
     `fields`: name in the log → kind. What is not named here never reaches the disk (house,
-    invariant 8).
-    `request`: our column → an SQL expression over the typed fields and `$credits_per_usd`; columns
-    left out are null.
-    `rounded`: SQL that is true for a record whose money had to be rounded to nine places; the rows
-    are counted.
+    invariant 8). `request`: our column → an SQL expression over the typed fields and
+    `$credits_per_usd`; columns left out are null. `rounded`: SQL that is true for a record whose
+    money had to be rounded to nine places; the rows are counted.
     """
 
     name: str
@@ -369,6 +389,7 @@ class SpooledObject:
     sha256: str = ""
     line_count: int = 0
     suspicion: str = ""  # why the clean path may not be trusted with it
+    is_plain: bool = False  # whether the engine's own typing reads it as it stands (Plain)
     refused: str = ""  # why nothing of it may be published
     quarantine: list["Quarantined"] = field(default_factory=list)
     read_count: int = 0
@@ -376,6 +397,12 @@ class SpooledObject:
     def place_in(self, spool: Path) -> Path:
         """Where its bytes may lie while they pass through: a name without meaning to the engine."""
         return spool / hashlib.sha256(os.fsencode(self.location)).hexdigest()[:24]
+
+    def learn(self, scanned: "Scanned") -> None:
+        """Takes in what was found in a part of it."""
+        self.line_count += scanned.line_count
+        self.suspicion = self.suspicion or scanned.suspicion
+        self.is_plain = self.is_plain and not scanned.is_odd
 
     def set_aside(self, number: int, offset: int, text: bytes, reason: str) -> None:
         """Remembers a line that does not land: by place, length and hash."""
@@ -409,22 +436,22 @@ def shape_of(name: str) -> tuple[Literal["json", "csv"], bool] | None:
     return (shape, packed) if shape else None  # type: ignore[return-value]
 
 
-def read_through(spooled: SpooledObject, long_numbers: str | None, spool: Path) -> None:
-    """One pass over the object's bytes: unpacks (with CRC), hashes, counts lines, looks for what
-    DuckDB reads wrongly.
+def read_through(spooled: SpooledObject, scan: "Scan", spool: Path, scanners: Executor) -> None:
+    """One pass over the object's bytes: unpacks (with CRC) and hashes, while `scanners` count lines
+    and look for what DuckDB reads wrongly.
 
     DuckDB checks no gzip CRC and passes JSON numbers through double (facts/landing.md), so both are
-    seen to here.
-    Sets `refused` where the bytes can't be trusted; the hash is then of the raw bytes.
+    seen to here. Sets `refused` where the bytes can't be trusted; the hash is then of the raw
+    bytes.
     """
-    hasher, lines = hashlib.sha256(), LineScan(long_numbers, spooled.shape == "json")
+    hasher = hashlib.sha256()
     target = None
     source = spooled.path
     if spooled.packed:
         target = spooled.place_in(spool).open("wb")
     inflated = 0
     try:
-        for chunk in _chunks(source, spooled.packed):
+        for chunk in scanned(_chunks(source, spooled.packed), scan, spooled, scanners):
             inflated += len(chunk)
             if spooled.packed and (
                 inflated > INFLATED_LIMIT
@@ -432,7 +459,6 @@ def read_through(spooled: SpooledObject, long_numbers: str | None, spool: Path) 
             ):
                 raise ObjectRefused(f"unpacks to more than {inflated} bytes")
             hasher.update(chunk)
-            lines.add(chunk)
             if target is not None:
                 target.write(chunk)
     except (ObjectRefused, EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -445,10 +471,29 @@ def read_through(spooled: SpooledObject, long_numbers: str | None, spool: Path) 
             target.close()
     if target is not None:
         spooled.path = Path(target.name)
-    lines.end()
     spooled.sha256 = hasher.hexdigest()
-    spooled.line_count = lines.count
-    spooled.suspicion = lines.suspicion
+
+
+def scanned(
+    chunks: Iterable[bytes], scan: "Scan", spooled: SpooledObject, scanners: Executor
+) -> Iterator[bytes]:
+    """Passes the bytes of an object on, while `scanners` look at them; what they saw is known to it
+    once the last has passed.
+    """
+    spooled.is_plain = spooled.shape == "json"
+    rest = b""  # the beginning of a line that goes on in the next chunk
+    pending: deque[Future[Scanned]] = deque()
+    for chunk in chunks:
+        pending.append(scanners.submit(scan, chunk, rest, spooled))
+        yield chunk
+        end = chunk.rfind(b"\n") + 1
+        rest = chunk[end:] if end else (rest + chunk)[: LINE_LIMIT + 1]
+        while len(pending) > PENDING_CHUNKS:
+            spooled.learn(pending.popleft().result())
+    for seen in pending:
+        spooled.learn(seen.result())
+    if rest:
+        spooled.learn(scan(b"", rest, spooled))
 
 
 def _chunks(path: Path, packed: bool) -> Iterator[bytes]:
@@ -472,99 +517,122 @@ def _chunks(path: Path, packed: bool) -> Iterator[bytes]:
 
 
 # What DuckDB's JSON reader takes though it is no JSON, even in fields that nobody asked for. Each
-# pattern begins with a
-# letter or two that RE2 looks for many bytes at a time; all of them in one would cost ten times as
-# much.
+# pattern begins with a letter or two that RE2 looks for many bytes at a time; all of them in one
+# would cost ten times as much.
 NO_JSON = (r",\s*[}\]]", *(rf"{word}\s*[,}}\]]" for word in ("NaN", "Infinity")))
 LOOKS_ODD = re.compile("|".join(NO_JSON).encode())
 ESCAPED_LETTER = r"\\u00(?:[4-7]|00)"
+# A JSON number too long to pass through double unharmed, as the value of a field that is exact.
+LONG_NUMBER = r"[-+0-9.eE]{16}|[-+0-9.]+[eE]"
 
 
-def long_number_pattern(known: RequestFormat) -> str | None:
-    """Finds a JSON number too long to pass through double unharmed, as the value of a field that
-    must be exact.
+@dataclass(frozen=True)
+class Scanned:
+    """What a part of an object showed: lines that end in it, why the clean path may not be trusted
+    with the object, whether a value is odd (Plain).
     """
-    names = [re.escape(name) for name, kind in known.fields.items() if kind.long_number]
-    if not names:
-        return None
-    return rf'"(?:{"|".join(names)})"\s*:\s*(?:[-+0-9.eE]{{16}}|[-+0-9.]+[eE])'
+
+    line_count: int
+    suspicion: str = ""
+    is_odd: bool = False
 
 
-class LineScan:
-    """Counts the lines of an object as its bytes pass, and says why the clean path may not be
-    trusted with them.
+class Scan:
+    """Counts lines as bytes pass, and says whether the clean path may be trusted with them.
 
     A line that looks odd is held against the careful path's JSON before it counts: a text may hold
-    `, }` or many brackets.
-    Not looked for: NaN and Infinity in another spelling than Python's (DuckDB takes `nan`, `NAN`,
-    `inf` too) as the value of
-    a text or of a field that is not kept; to search in any case costs nearly what hashing does.
+    `, }` or many brackets. Not looked for: NaN and Infinity in another spelling than Python's
+    (DuckDB takes `nan`, `NAN`, `inf` too) as the value of a text or of a field that is not kept; to
+    search in any case costs nearly what hashing does.
     """
 
-    def __init__(self, long_numbers: str | None, is_json: bool) -> None:
-        self.count = 0
-        self.suspicion = ""
-        self._is_json = is_json
-        self._rest = b""  # the beginning of a line that goes on in the next chunk
-        self._is_open = False
-        self._long_numbers: tuple[str, ...] = ()
-        self._patterns = NO_JSON
-        if long_numbers:
-            # A field stands behind a brace or a comma, and behind commas the bytes are searched
-            # anyhow.
-            comma, brace = rf",\s*(?:[}}\]]|{long_numbers})", rf"\{{\s*{long_numbers}"
-            self._long_numbers = (rf",\s*{long_numbers}", brace)
-            self._patterns = (comma, brace, *NO_JSON[1:])
+    def __init__(self, known: RequestFormat) -> None:
+        long = {LONG_NUMBER: [name for name, kind in known.fields.items() if kind.long_number]}
+        odd: dict[str, list[str]] = {}
+        for name, kind in known.fields.items():
+            if kind.plain:
+                odd.setdefault(kind.plain.odd, []).append(name)
+        self._long = _after_a_mark(long)
+        self._odd = _after_a_mark(odd)
+        self._plain_patterns = _beside_commas(_values(long | odd))
+        self._patterns = _beside_commas(_values(long))
 
-    def add(self, chunk: bytes) -> None:
-        """The next bytes of the object, at least one."""
-        lengths = list(map(len, io.BytesIO(chunk)))
-        self._is_open = not chunk.endswith(b"\n")
-        self.count += len(lengths) - self._is_open
-        if self.suspicion:
-            return
-        longest = max(len(self._rest) + lengths[0], max(lengths))
-        if longest > LINE_LIMIT:
-            self.suspicion = "a long line"
-            return
-        first = self._rest + chunk[: lengths[0]] if self._rest else b""
-        if self._is_json:
-            self.suspicion = self._look(chunk, first, longest)
-        if not self._is_open:
-            self._rest = b""
-        else:
-            self._rest = chunk[-lengths[-1] :] if len(lengths) > 1 else first or chunk
-
-    def end(self) -> None:
-        """There are no more bytes."""
-        self.count += self._is_open
-        if self._is_open and self._is_json and not self.suspicion:
-            self._is_open = False
-            self.suspicion = self._look(self._rest, b"", len(self._rest))
-
-    def _look(self, chunk: bytes, first: bytes, longest: int) -> str:
-        """Why this part is suspect, or nothing; `first` is its first line where that began before
-        it.
+    def __call__(self, chunk: bytes, rest: bytes, spooled: SpooledObject) -> Scanned:
+        """Looks at the next bytes of an object, of which `rest` began the first line; no bytes: at
+        the last line, which has no end.
         """
+        if not chunk:
+            return self._look(Scanned(1), rest, b"", len(rest), spooled, is_open=False)
+        lengths = list(map(len, io.BytesIO(chunk)))
+        is_open = not chunk.endswith(b"\n")
+        counted = Scanned(len(lengths) - is_open)
+        longest = max(len(rest) + lengths[0], max(lengths))
+        first = rest + chunk[: lengths[0]] if rest else b""
+        return self._look(counted, chunk, first, longest, spooled, is_open=is_open)
+
+    def _look(
+        self,
+        counted: Scanned,
+        chunk: bytes,
+        first: bytes,
+        longest: int,
+        spooled: SpooledObject,
+        *,
+        is_open: bool,
+    ) -> Scanned:
+        """`first` is the chunk's first line where that began before it; `is_open`: its last line
+        goes on behind it.
+        """
+        lines = counted.line_count
+        if spooled.suspicion:
+            return counted
+        if longest > LINE_LIMIT:
+            return Scanned(lines, "a long line")
+        if spooled.shape != "json":
+            return counted
         texts = (chunk, first) if first else (chunk,)
-        found = [pattern for pattern in self._patterns if _match_any((pattern,), texts)]
-        if found and _match_any(self._long_numbers, texts):
-            return "a long number"
+        patterns = self._plain_patterns if spooled.is_plain else self._patterns
+        found = any(_match_any((pattern,), texts) for pattern in patterns)
+        is_odd = found and spooled.is_plain and _match_any(self._odd, texts)
+        if found and _match_any(self._long, texts):
+            return Scanned(lines, "a long number", is_odd)
         if (b"\\" in chunk or b"\\" in first) and _match_any((ESCAPED_LETTER,), texts):
-            return "a letter written as its number, which may hide a name, or a NUL"
-        if found or longest > 2 * NESTING_LIMIT:
-            lines = io.BytesIO(chunk).readlines()
-            lines[0] = first or lines[0]
-            for line in lines[:-1] if self._is_open else lines:
-                brackets = (
-                    line.count(b"[") + line.count(b"{") if len(line) > 2 * NESTING_LIMIT else 0
-                )
-                if brackets > NESTING_LIMIT or (found and LOOKS_ODD.search(line)):
-                    try:
-                        _decode(line, {})
-                    except RecordRefused as error:
-                        return str(error)
-        return ""
+            suspicion = "a letter written as its number, which may hide a name, or a NUL"
+            return Scanned(lines, suspicion, is_odd)
+        if not found and longest <= 2 * NESTING_LIMIT:
+            return counted
+        within = io.BytesIO(chunk).readlines()
+        within[0] = first or within[0]
+        for line in within[:-1] if is_open else within:
+            brackets = line.count(b"[") + line.count(b"{") if len(line) > 2 * NESTING_LIMIT else 0
+            if brackets > NESTING_LIMIT or (found and LOOKS_ODD.search(line)):
+                try:
+                    _decode(line, {})
+                except RecordRefused as error:
+                    return Scanned(lines, str(error), is_odd)
+        return Scanned(lines, "", is_odd)
+
+
+def _values(of: Mapping[str, list[str]]) -> str:
+    """Finds a field, by its name, with a value that begins like the pattern over it."""
+    return "|".join(
+        rf'"(?:{"|".join(map(re.escape, names))})"\s*:\s*(?:{value})'
+        for value, names in of.items()
+        if names
+    )
+
+
+def _after_a_mark(of: Mapping[str, list[str]]) -> tuple[str, ...]:
+    """Finds such a field where one may stand: behind a comma or a brace."""
+    values = _values(of)
+    return (rf",\s*(?:{values})", rf"\{{\s*(?:{values})") if values else ()
+
+
+def _beside_commas(values: str) -> tuple[str, ...]:
+    """NO_JSON, and such fields in the same search: behind commas the bytes are looked at anyhow."""
+    if not values:
+        return NO_JSON
+    return (rf",\s*(?:[}}\]]|{values})", rf"\{{\s*(?:{values})", *NO_JSON[1:])
 
 
 def _match_any(patterns: Iterable[str], texts: Iterable[bytes]) -> bool:

@@ -43,11 +43,25 @@ class StoreError(RuntimeError):
 
 @dataclass(frozen=True)
 class RawTable:
-    """The shape of a `raw.*` table: DuckDB type and documentation of each column."""
+    """The shape of a `raw.*` table: DuckDB type and documentation of each column.
+
+    `reading`: the select of its rows from `{files}`, where these hold something else than the
+    columns.
+    """
 
     description: str
     columns: Mapping[str, tuple[str, str]]
     by_day: bool = False
+    reading: str = "select * from {files}"
+
+    def rows_of(self, files: Sequence[Path | str], *, by_path: bool = False) -> str:
+        """The select that reads the table out of its files; `by_path`: the day is taken from their
+        names, so that a day asked for is a file opened.
+        """
+        options = f", hive_partitioning = {'true' if by_path else 'false'}"
+        if "file_row_number" in self.reading:
+            options += ", file_row_number = true"
+        return self.reading.format(files=parquet_list(files, options=options))
 
 
 ARROW_TYPES = {
@@ -333,6 +347,21 @@ class Store:
 CORES = os.cpu_count() or 1
 
 
+def copy_parquet(
+    connection: duckdb.DuckDBPyConnection,
+    sql: str,
+    target: Path,
+    parameters: Mapping[str, object] | None = None,
+    options: str = "",
+) -> None:
+    """Writes a select as the house writes Parquet; `options`: more of COPY's."""
+    connection.execute(
+        f"copy ({sql}) to {quote(str(target))} (format parquet, compression zstd, "
+        f"compression_level 1, row_group_size {ROW_GROUP}{options})",
+        dict(parameters) if parameters else None,
+    )
+
+
 def write_parquet(
     connection: duckdb.DuckDBPyConnection,
     sql: str,
@@ -346,11 +375,7 @@ def write_parquet(
 
     `has_credits`: whether there is such a column, where the caller knows.
     """
-    connection.execute(
-        f"copy ({sql}) to {quote(str(target))} (format parquet, compression zstd, "
-        f"compression_level 1, row_group_size {ROW_GROUP}{options})",
-        dict(parameters) if parameters else None,
-    )
+    copy_parquet(connection, sql, target, parameters, options)
     source = parquet_list([target])
     if has_credits is None:
         described = connection.execute(f"from {source} limit 0").description or []
@@ -456,13 +481,35 @@ class Draft:
         `self.connection`. `options`: more of COPY's, for Parquet that is written otherwise.
         """
         item = self._write(table, rows, day, options=options)
+        self._append(table, day, item)
+        return item
+
+    def copy(
+        self,
+        sql: str,
+        file: Path,
+        parameters: Mapping[str, object] | None = None,
+        *,
+        options: str = "",
+    ) -> None:
+        """Writes a select to a `new_file()`, which `add()` may take in once its rows are known."""
+        copy_parquet(self.connection, sql, file, parameters, options)
+
+    def add(self, table: str, file: Path, day: date, measured: tuple[int, str | None]) -> Path:
+        """One immutable object more, from a `new_file()` of so many rows and credits; returns where
+        it is now.
+        """
+        item = self.adopt(table, file, day, measured)
+        self._append(table, day, item)
+        return self.locate(item)
+
+    def _append(self, table: str, day: date | None, item: StoredObject) -> None:
         key = WHOLE if day is None else str(day)
         before = self.partitions(table).get(key, Partition(()))
         if item.path not in {other.path for other in before.objects}:
             self.tables.setdefault(table, {})[key] = Partition(
                 (*before.objects, item), before.fingerprint
             )
-        return item
 
     def replace(
         self,

@@ -11,7 +11,7 @@ from pathlib import Path
 import duckdb
 
 from pipelines.models import Models, Statement
-from pipelines.store import Snapshot, Store, parquet_list, quote, sync
+from pipelines.store import Snapshot, Store, quote, sync
 
 # the oldest engine that must open it; files of 2.0's own storage can't be read by 1.x
 STORAGE = "v1.4.0"
@@ -122,18 +122,9 @@ def _raw(
     """The raw tables and indexes, as views over their exact objects."""
     for table, shape in models.raw.items():
         files = _files(store, snapshot, table)
-        if files:
-            # A contest's file lies under the day of the contest, its records under their own: no
-            # hive there.
-            by_path = "true" if table == "raw.requests" else "false"
-            source = (
-                f"select * from {parquet_list(files, options=f', hive_partitioning = {by_path}')}"
-            )
-        else:
-            nulls = ", ".join(
-                f"null::{kind} as {name}" for name, (kind, _) in shape.columns.items()
-            )
-            source = f"select {nulls} where false"
+        # A contest's file lies under the day of the contest, its records under their own.
+        by_path = table == "raw.requests"
+        source = models.rows_of(table, files, by_path=by_path) if files else models.empty(table)
         kind = "table" if table.startswith("ops.") else "view"
         connection.execute(f"create {kind} {table} as {source}")
         _comment(connection, f"{kind} {table}", shape.description)
@@ -154,11 +145,10 @@ def _model(
         kind, source = "view", model.logic
     elif not files:
         source = models.empty(model.name)
-    elif model.name == "marts.usage_quarter_hourly":
-        kind = "view"
-        source = f"select * from {parquet_list(files, options=', hive_partitioning = true')}"
     else:
-        source = f"select * from {parquet_list(files, options=', hive_partitioning = false')}"
+        by_path = model.name == "marts.usage_quarter_hourly"
+        kind = "view" if by_path else "table"
+        source = models.rows_of(model.name, files, by_path=by_path)
     connection.execute(f"create {kind} {model.name} as {source}")
     _comment(connection, f"{kind} {model.name}", model.description)
     for column in model.columns:

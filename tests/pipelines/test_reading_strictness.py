@@ -5,21 +5,25 @@ the careful path can, so that either path has its say.
 """
 
 import json
+import random
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
+from assets.canonical import FORMAT as CANONICAL
 from assets.litellm_spendlogs import FORMAT as SPEND_LOGS
 from pipelines.reading import (
     LINE_LIMIT,
     NESTING_LIMIT,
-    LineScan,
     RecordRefused,
+    Scan,
     SpooledObject,
     _csv_records,
-    long_number_pattern,
     read_through,
+    scanned,
 )
 from pipelines.settings import SettingsError, load
 from pipelines.tabular import nine_places
@@ -108,20 +112,29 @@ def test_what_only_looks_odd_is_accepted_on_either_path(
 
 # ---- what makes an object suspect -----------------------------------------------------------
 
-LONG = r'"(?:credits_used)"\s*:\s*(?:[-+0-9.eE]{16}|[-+0-9.]+[eE])'
+SCAN = Scan(CANONICAL)
 
 
-def scanned(chunks: list[bytes], long_numbers: str | None = LONG) -> tuple[int, str]:
-    scan = LineScan(long_numbers, is_json=True)
-    for chunk in chunks:
-        scan.add(chunk)
-    scan.end()
-    return scan.count, scan.suspicion
+@pytest.fixture(scope="module")
+def scanners() -> Iterator[Executor]:
+    with ThreadPoolExecutor(2) as pool:
+        yield pool
+
+
+def passed(chunks: list[bytes], scanners: Executor) -> SpooledObject:
+    """An object whose bytes have passed in these chunks."""
+    item = SpooledObject("a.jsonl", 0, 0, "json", Path("a.jsonl"), False)
+    assert list(scanned(chunks, SCAN, item, scanners)) == chunks
+    return item
 
 
 @pytest.mark.parametrize("odd", ACCEPTED)
-def test_what_only_looks_odd_keeps_an_object_on_the_clean_path(odd: str) -> None:
-    assert scanned([ACCEPTED[odd].encode() + b"\n"]) == (1, "")
+def test_what_only_looks_odd_keeps_an_object_on_the_clean_path(
+    odd: str, scanners: Executor
+) -> None:
+    item = passed([ACCEPTED[odd].encode() + b"\n"], scanners)
+
+    assert (item.line_count, item.suspicion) == (1, "")
 
 
 @pytest.mark.parametrize(
@@ -134,7 +147,7 @@ def test_what_only_looks_odd_keeps_an_object_on_the_clean_path(odd: str) -> None
         '{"a": "' + "x" * LINE_LIMIT + '"}',
     ],
 )
-def test_a_line_is_suspect_wherever_it_is_cut(line: str) -> None:
+def test_a_line_is_suspect_wherever_it_is_cut(line: str, scanners: Executor) -> None:
     """Chunks end anywhere; with and without a line's end at the end of the object."""
     before, after = b'{"a": 1}\n' * 3, b'{"a": 1}\n'
     text = line.encode()
@@ -143,21 +156,75 @@ def test_a_line_is_suspect_wherever_it_is_cut(line: str) -> None:
         for end in (b"", b"\n", b"\r\n" + after):
             whole = before + text + end
             place = len(before) + cut
-            count, suspicion = scanned([whole[:place], whole[place:]])
-            assert suspicion
-            assert count == whole.count(b"\n") + (not end)
+            item = passed([whole[:place], whole[place:]], scanners)
+            assert item.suspicion
+            assert item.line_count == whole.count(b"\n") + (not end)
 
 
-def test_lines_are_counted_however_they_are_cut() -> None:
+def test_lines_are_counted_however_they_are_cut(scanners: Executor) -> None:
     text = b'{"a": 1}\n\n{"a": 2}\r\n{"a": "\xc3\xa9"}'
     for size in range(1, len(text) + 1):
         chunks = [text[start : start + size] for start in range(0, len(text), size)]
-        assert scanned(chunks) == (4, "")
+        item = passed(chunks, scanners)
+        assert (item.line_count, item.suspicion) == (4, "")
+
+
+PLAIN_VALUES = {
+    "credits_used": ["0", "1.5", "123456.123456789", "0.000000001", "null"],
+    "prompt_tokens": ["0", "12", "9223372036854775807", "null"],
+    "unknown": ["true", '"1"', "1.5", "-7", '{"b": true}'],
+    "stream": ["true", "false"],
+}
+ODD_VALUES = {
+    "credits_used": ['"1.5"', "1234567", "0.0000000001", "1e3", "1.5E1", "-0", "true", "[1]"],
+    "prompt_tokens": ['"12"', "12.0", "1e3", "-1", "true", "false", "[1]", "{}"],
+}
+
+
+@pytest.mark.parametrize("opening", ['{"', '{"a": "x","', '{"a": "x" ,\t "', '{ "'])
+@pytest.mark.parametrize("colon", ['":', '": ', '" : '])
+def test_an_object_is_plain_where_the_engines_own_typing_reads_every_value_of_it(
+    opening: str, colon: str, scanners: Executor
+) -> None:
+    """Wherever in its line the value stands, and wherever a chunk ends."""
+    for values, is_plain in ((PLAIN_VALUES, True), (ODD_VALUES, False)):
+        for name, texts in values.items():
+            for text in texts:
+                line = f'{{"a": 1}}\n{opening}{name}{colon}{text}}}\n{{"a": 1}}'.encode()
+                for cut in (0, 9, len(line) // 3, len(line) // 2, len(line) - 9):
+                    item = passed([line[:cut], line[cut:]] if cut else [line], scanners)
+                    assert item.is_plain == is_plain, line
+
+
+def test_credits_typed_by_the_engine_are_exact(tmp_path: Path, house_of: House) -> None:
+    """Up to six digits before the point; from seven on the bytes send them another way."""
+    choice = random.Random(7)
+    written = []
+    for _ in range(5000):
+        digits, places = choice.randint(1, 9), choice.randint(0, 9)
+        whole = str(choice.randrange(10**digits))
+        fraction = f".{choice.randrange(10**places):0{places}}" if places else ""
+        written.append(whole + fraction)
+    for name, longest in (("plain", 6), ("long", 9)):
+        house = House(tmp_path / name, house_of.models)
+        numbers = [text for text in written if len(text.partition(".")[0]) <= longest]
+        lines = [
+            json.dumps(request(f"req_{number}", credits_used="@")).replace('"@"', text)
+            for number, text in enumerate(numbers)
+        ]
+        house.put("requests/a.jsonl", lines)
+
+        house.night()
+
+        found = house.rows("select request_id, credits from marts.requests")
+        assert {row["request_id"]: row["credits"] for row in found} == {
+            f"req_{number}": Decimal(text) for number, text in enumerate(numbers)
+        }
 
 
 def test_a_format_without_exact_numbers_is_searched_too(tmp_path: Path, house_of: House) -> None:
     """LiteLLM's money is a float: it has no long numbers, but it has letters and commas."""
-    assert long_number_pattern(SPEND_LOGS) is None
+    assert not any(kind.long_number for kind in SPEND_LOGS.fields.values())
     house = House(tmp_path / "house", house_of.models)
     lines = [json.dumps(spend_log(name)) for name in ("a", "b", "c")]
     lines[1] = lines[1].replace('"gpt-5"', '"gpt\\u0000"')
@@ -170,12 +237,12 @@ def test_a_format_without_exact_numbers_is_searched_too(tmp_path: Path, house_of
     assert house.value("select count(*) from ops.quarantine") == 2
 
 
-def test_a_plain_day_is_not_suspect(tmp_path: Path) -> None:
+def test_a_plain_day_is_not_suspect(tmp_path: Path, scanners: Executor) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(jsonl(request(f"req_{number}") for number in range(5000)))
     item = SpooledObject(str(path), path.stat().st_size, 0, "json", path, False)
 
-    read_through(item, LONG, tmp_path)
+    read_through(item, SCAN, tmp_path, scanners)
 
     assert (item.line_count, item.suspicion, item.refused) == (5000, "", "")
 
