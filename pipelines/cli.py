@@ -421,7 +421,7 @@ def publish(ctx: click.Context) -> None:
                 f"{store.root / missing[0]}: "
                 "restore them from a backup."
             )
-        path = warehouse.build(store, snapshot, contents.models())
+        path = warehouse.build(store, snapshot, contents.models(), anew=True)
         files.deliver(store.root, snapshot, settings.path(settings.exports.location))
     out.print(f"Made [bold]{path}[/] from snapshot {snapshot.snapshot_id}.")
 

@@ -179,6 +179,9 @@ class Night:
     def _model(self, draft: Draft) -> Iterator[Event]:
         values = self.settings.parameters()
         exported = False
+        for table in set(draft.tables) - self.models.models.keys() - self.models.raw.keys():
+            if table.startswith(("staging.", "marts.", "ops.")):
+                del draft.tables[table]  # of a model that is gone
         for model in self.models.order:
             if "ops.export_manifest" in model.inputs and not exported:
                 yield from self._export(draft)

@@ -6,21 +6,24 @@ Nobody who queries it blocks the night or is blocked by it: a reader keeps the f
 """
 
 import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 
-from pipelines.models import Models, Statement
-from pipelines.store import Snapshot, Store, quote, sync
+from pipelines.models import Models
+from pipelines.store import Snapshot, Store, digest, quote, sync
 
 # the oldest engine that must open it; files of 2.0's own storage can't be read by 1.x
 STORAGE = "v1.4.0"
 NAME = "warehouse.duckdb"
-HIDDEN = ("raw.", "exports.")
 
 MACROS = {
     "usage": (
-        """macro warehouse.marts.usage(start_date, end_date, group_by := 'model', time_zone :=
+        """(start_date, end_date, group_by := 'model', time_zone :=
         'UTC') as table
         select
             case group_by
@@ -71,89 +74,213 @@ def published_id(root: Path) -> str | None:
         connection.close()
 
 
-def build(store: Store, snapshot: Snapshot, models: Models) -> Path:
-    """Makes the file anew beside the old one, and swaps it in. Returns its path."""
+@dataclass(frozen=True)
+class Entry:
+    """A table, view or macro of the file.
+
+    `whole`: the select that its rows come from, naming exact objects. `parts`: the same for each
+    day, of a table that has days. `comments`: what is commented → the text. `types`: of its
+    columns. `count`: the rows of a table, where the snapshot states them.
+    """
+
+    kind: str
+    name: str
+    whole: str
+    parts: Mapping[str, str]
+    comments: Mapping[str, str]
+    types: Mapping[str, str]
+    count: int | None = None
+
+    @property
+    def shape(self) -> str:
+        """A hash of all that a change of rows leaves as it is."""
+        return digest([self.kind, *self.types.items(), *self.comments.items()])
+
+    @property
+    def contents(self) -> dict[str, str]:
+        """Partition → a hash of what it is made from."""
+        parts = self.parts or {"": self.whole}
+        return {key: digest([select]) for key, select in parts.items()} | {SHAPE: self.shape}
+
+
+SHAPE = "shape"
+CONTENTS = "ops.warehouse_contents"
+Known = dict[str, dict[str, str]]  # entry → partition → hash
+
+
+def build(store: Store, snapshot: Snapshot, models: Models, *, anew: bool = False) -> Path:
+    """Makes the file beside the old one, and swaps it in; returns its path.
+
+    What the snapshot left as it was is taken over from the old file, so that a night costs what
+    changed and not what history there is; `anew`: nothing is.
+    """
     target = store.root / NAME
     draft = store.root / f".{NAME}.{os.getpid()}.tmp"
-    draft.unlink(missing_ok=True)
-    connection = duckdb.connect()
-    try:
+    entries = list(_entries(store, snapshot, models))
+    is_made = True
+    with closing(duckdb.connect()) as connection:
         connection.execute("set TimeZone = 'UTC'")
-        connection.execute(f"attach {quote(str(draft))} as warehouse (storage_version '{STORAGE}')")
-        connection.execute("use warehouse")
-        # one commit: a thousand comments are not a thousand transactions
-        connection.execute("begin")
-        for layer in ("raw", "staging", "marts", "ops"):
-            connection.execute(f"create schema {layer}")
-        _raw(connection, store, snapshot, models)
-        for model in models.order:
-            _model(connection, store, snapshot, models, model)
-        connection.execute(
-            "create table ops.snapshot as select ?::varchar as snapshot_id, ?::timestamp as "
-            "as_of, ?::timestamp as published_at",
-            [snapshot.snapshot_id, snapshot.as_of, snapshot.published_at],
-        )
-        _comment(connection, "table ops.snapshot", "The snapshot this file was made from.")
-        for name, (sql, documentation) in MACROS.items():
-            connection.execute(f"create {sql}")
-            _comment(connection, f"macro table marts.{name}", documentation)
-        connection.execute("commit")
-        connection.execute("use memory")
-        connection.execute("detach warehouse")
-    finally:
-        connection.close()
+        known = {} if anew else _known(connection, target)
+        draft.unlink(missing_ok=True)
+        try:
+            if known:
+                shutil.copyfile(target, draft)
+            _write(connection, draft, entries, known, snapshot)
+        except duckdb.Error:
+            if not known:
+                raise
+            is_made = False
+    if not is_made:  # the old file is broken: it is derived, so it is made again
+        return build(store, snapshot, models, anew=True)
     sync(draft)
     os.replace(draft, target)
     sync(store.root)
     return target
 
 
-def _files(store: Store, snapshot: Snapshot, table: str) -> list[Path]:
-    return [
-        (store.root / item.path).resolve()
-        for _, partition in sorted(snapshot.tables.get(table, {}).items())
-        for item in partition.objects
-    ]
+def _known(connection: duckdb.DuckDBPyConnection, target: Path) -> Known:
+    """What the file of the night before was made from; nothing where it can't be said."""
+    known: Known = {}
+    try:
+        connection.execute(f"attach {quote(str(target))} as before (read_only)")
+        for name, partition, content in connection.execute(
+            f"select entry, partition, content from before.{CONTENTS}"
+        ).fetchall():
+            known.setdefault(name, {})[partition] = content
+        connection.execute("detach before")
+    except duckdb.Error:
+        return {}
+    return known
 
 
-def _raw(
-    connection: duckdb.DuckDBPyConnection, store: Store, snapshot: Snapshot, models: Models
-) -> None:
-    """The raw tables and indexes, as views over their exact objects."""
-    for table, shape in models.raw.items():
-        files = _files(store, snapshot, table)
-        # A contest's file lies under the day of the contest, its records under their own.
-        by_path = table == "raw.requests"
-        source = models.rows_of(table, files, by_path=by_path) if files else models.empty(table)
-        kind = "table" if table.startswith("ops.") else "view"
-        connection.execute(f"create {kind} {table} as {source}")
-        _comment(connection, f"{kind} {table}", shape.description)
-        for column, (_, documentation) in shape.columns.items():
-            _comment(connection, f"column {table}.{column}", documentation)
-
-
-def _model(
+def _write(
     connection: duckdb.DuckDBPyConnection,
-    store: Store,
+    draft: Path,
+    entries: list[Entry],
+    known: Known,
     snapshot: Snapshot,
-    models: Models,
-    model: Statement,
 ) -> None:
-    files = _files(store, snapshot, model.name)
-    kind = "table"
-    if model.is_view:
-        kind, source = "view", model.logic
-    elif not files:
-        source = models.empty(model.name)
-    else:
+    """Brings the file at `draft`, which holds what is `known`, to what `entries` say."""
+    option = "" if known else f" (storage_version '{STORAGE}')"
+    connection.execute(f"attach {quote(str(draft))} as warehouse{option}")
+    connection.execute("use warehouse")
+    # one commit: a thousand comments are not a thousand transactions
+    connection.execute("begin")
+    if not known:
+        for layer in ("raw", "staging", "marts", "ops"):
+            connection.execute(f"create schema {layer}")
+        connection.execute(
+            f"create table {CONTENTS} (entry varchar, partition varchar, content varchar)"
+        )
+        _comment(connection, f"table {CONTENTS}", "What each table of this file is made from.")
+    gone = sorted(known.keys() - {entry.name for entry in entries})
+    for name in gone:
+        kinds = connection.execute(
+            "select table_type from information_schema.tables "
+            "where table_schema || '.' || table_name = ?",
+            [name],
+        ).fetchall()
+        kind = {"VIEW": "view", "BASE TABLE": "table"}[kinds[0][0]] if kinds else "macro table"
+        connection.execute(f"drop {kind} {name}")
+    changed = [entry for entry in entries if known.get(entry.name) != entry.contents]
+    for entry in changed:
+        _put(connection, entry, known.get(entry.name, {}))
+    names = [*gone, *(entry.name for entry in changed)]
+    connection.execute(f"delete from {CONTENTS} where entry in (select unnest(?))", [names])
+    rows = [(entry.name, *content) for entry in changed for content in entry.contents.items()]
+    connection.execute(
+        f"insert into {CONTENTS} select unnest(?), unnest(?), unnest(?)",
+        [list(column) for column in zip(*rows, strict=True)] or [[], [], []],
+    )
+    connection.execute(
+        "create or replace table ops.snapshot as select ?::varchar as snapshot_id, "
+        "?::timestamp as as_of, ?::timestamp as published_at",
+        [snapshot.snapshot_id, snapshot.as_of, snapshot.published_at],
+    )
+    _comment(connection, "table ops.snapshot", "The snapshot this file was made from.")
+    connection.execute("commit")
+    connection.execute("use memory")
+    connection.execute("detach warehouse")
+
+
+def _put(connection: duckdb.DuckDBPyConnection, entry: Entry, known: Mapping[str, str]) -> None:
+    """Makes an entry anew, or brings a table's changed partitions up to date."""
+    contents = entry.contents
+    is_mended = False
+    if entry.kind == "table" and known.get(SHAPE) == entry.shape:
+        if entry.parts and "" not in known:
+            changed = [key for key in entry.parts if known.get(key) != contents[key]]
+            days = ", ".join(map(quote, {*changed, *(known.keys() - contents.keys())}))
+            connection.execute(f"delete from {entry.name} where usage_date in ({days})")
+        else:
+            changed = [""]
+            connection.execute(f"delete from {entry.name}")
+        for key in changed:
+            select = entry.parts.get(key, entry.whole)
+            connection.execute(f"insert into {entry.name} by name {select}")
+        [(count,)] = connection.execute(f"select count(*) from {entry.name}").fetchall()
+        is_mended = entry.count in (None, count)
+    if not is_mended:
+        text = entry.whole if entry.kind == "macro" else f" as {entry.whole}"
+        connection.execute(f"create or replace {entry.kind} {entry.name}{text}")
+        for what, text in entry.comments.items():
+            _comment(connection, what, text)
+
+
+def _entries(store: Store, snapshot: Snapshot, models: Models) -> Iterator[Entry]:
+    """All that the file should hold, in the order in which it can be made."""
+    for table, shape in models.raw.items():
+        kind = "table" if table.startswith("ops.") else "view"
+        columns = {name: text for name, (_, text) in shape.columns.items()}
+        whole, _ = _rows(store, snapshot, models, table, by_path=table == "raw.requests")
+        comments = _comments(kind, table, shape.description, columns)
+        yield Entry(kind, table, whole, {}, comments, models.types(table))
+    for model in models.order:
+        # A contest's file lies under the day of the contest, its records under their own.
         by_path = model.name == "marts.usage_quarter_hourly"
-        kind = "view" if by_path else "table"
-        source = models.rows_of(model.name, files, by_path=by_path)
-    connection.execute(f"create {kind} {model.name} as {source}")
-    _comment(connection, f"{kind} {model.name}", model.description)
-    for column in model.columns:
-        if column in model.documentation:
-            _comment(connection, f"column {model.name}.{column}", model.documentation[column])
+        kind = "view" if model.is_view or by_path else "table"
+        columns = {
+            name: model.documentation[name] for name in model.columns if name in model.documentation
+        }
+        comments = _comments(kind, model.name, model.description, columns)
+        types = models.types(model.name)
+        if model.is_view:
+            yield Entry(kind, model.name, model.logic, {}, comments, types)
+            continue
+        whole, parts = _rows(store, snapshot, models, model.name, by_path=by_path)
+        stored = snapshot.tables.get(model.name, {})
+        if kind == "view" or "" in stored or "usage_date" not in model.columns:
+            parts = {}
+        count = sum(partition.rows for partition in stored.values())
+        yield Entry(kind, model.name, whole, parts, comments, types, count)
+    for name, (sql, documentation) in MACROS.items():
+        place = f"marts.{name}"
+        yield Entry("macro", place, sql, {}, {f"macro table {place}": documentation}, {})
+
+
+def _rows(
+    store: Store, snapshot: Snapshot, models: Models, table: str, *, by_path: bool
+) -> tuple[str, Mapping[str, str]]:
+    """The select of a stored table, and one for each of its partitions."""
+    files = {
+        key: [(store.root / item.path).resolve() for item in partition.objects]
+        for key, partition in sorted(snapshot.tables.get(table, {}).items())
+        if partition.objects
+    }
+    if not files:
+        return models.empty(table), {}
+    together = [file for some in files.values() for file in some]
+    return models.rows_of(table, together, by_path=by_path), {
+        key: models.rows_of(table, some) for key, some in files.items()
+    }
+
+
+def _comments(
+    kind: str, name: str, description: str, columns: Mapping[str, str]
+) -> Mapping[str, str]:
+    return {f"{kind} {name}": description} | {
+        f"column {name}.{column}": text for column, text in columns.items()
+    }
 
 
 def _comment(connection: duckdb.DuckDBPyConnection, what: str, text: str) -> None:

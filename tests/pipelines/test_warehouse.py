@@ -9,7 +9,8 @@ import duckdb
 import pytest
 
 from pipelines import contents, warehouse
-from tests.houses import House, furnish, published
+from pipelines.models import Models
+from tests.houses import House, furnish, published, request, request_models
 
 STORAGE_OF_1_4 = 67
 
@@ -107,6 +108,90 @@ def test_a_reader_keeps_the_file_it_opened(furnished: House, tmp_path: Path) -> 
         assert before.execute(total).fetchall() == count
 
     assert house.value("select count(*) from marts.requests where request_id like 'more_%'") == 12
+
+
+def told(house: House) -> dict[str, object]:
+    """All that the file tells: rows, comments, views and macros."""
+    names = [
+        f"{row['schema_name']}.{row['name']}"
+        for row in house.rows(
+            "select schema_name, table_name as name from duckdb_tables() "
+            "where database_name = 'warehouse' union all select schema_name, view_name "
+            "from duckdb_views() where not internal and database_name = 'warehouse'"
+        )
+    ]
+    said: dict[str, object] = {
+        name: sorted(map(str, house.rows(f"select * from {name}"))) for name in names
+    }
+    for what in ("tables()", "views()", "columns()", "functions()"):
+        rows = house.rows(
+            f"select * from duckdb_{what} where not internal and database_name = 'warehouse'"
+        )
+        said[what] = sorted(
+            str(
+                {
+                    name: row.get(name)
+                    for name in (
+                        "schema_name",
+                        "table_name",
+                        "view_name",
+                        "function_name",
+                        "column_name",
+                        "data_type",
+                        "comment",
+                        "sql",
+                    )
+                }
+            )
+            for row in rows
+        )
+    return said
+
+
+def test_night_after_night_it_is_what_it_would_be_made_anew(tmp_path: Path) -> None:
+    house = House(tmp_path / "house")
+    furnish(house, first_day=19)
+    house.night()
+    text = (house.folder / "landing" / "requests" / "2026-11-20.jsonl").read_text()
+    sizes = []
+    for number, day in enumerate(("20", "19", "17", "20", "18")):
+        later = text.replace("leak_", f"more_{number}_").replace("2026-11-20", f"2026-11-{day}")
+        house.put(f"requests/more-{number}.jsonl", later)
+        house.night()
+        mended = told(house)
+        sizes.append((house.root / "warehouse.duckdb").stat().st_size)
+        head = (house.root / "warehouse.duckdb").read_bytes()[:20]
+        assert struct.unpack("<Q", head[12:20]) == (STORAGE_OF_1_4,)
+
+        assert house.run("publish").returncode == 0
+
+        assert told(house) == mended
+    assert max(sizes) < 3 * min(sizes)
+
+
+def test_a_model_that_is_gone_or_says_something_else_is_not_taken_over(tmp_path: Path) -> None:
+    house = House(tmp_path / "house", request_models(tmp_path / "sql"))
+    model = tmp_path / "sql" / "marts" / "brief.sql"
+    model.write_text(
+        "-- A day.\n--\n-- grain: usage_date\n"
+        "select usage_date, 1 as one, from staging.requests where usage_date = $day group by 1\n"
+    )
+    house.models = Models(contents.raw_tables(), tmp_path / "sql")
+    house.put("requests/a.jsonl", [request("a"), request("b", "2026-11-19T10:00:00Z")])
+    house.night()
+    assert house.value("select sum(one) from marts.brief") == 2
+
+    model.write_text(model.read_text().replace("1 as one,", "2::bigint as one,  -- more\n"))
+    house.models = Models(contents.raw_tables(), tmp_path / "sql")
+    house.night()
+    assert house.value("select sum(one) from marts.brief") == 4
+    columns = "select comment from duckdb_columns() where column_name = 'one'"
+    assert house.value(columns) == "more"
+
+    model.unlink()
+    house.models = Models(contents.raw_tables(), tmp_path / "sql")
+    house.night()
+    assert house.value("select count(*) from duckdb_tables() where table_name = 'brief'") == 0
 
 
 def test_a_broken_file_is_made_again_by_the_next_night(furnished: House, tmp_path: Path) -> None:
