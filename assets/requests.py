@@ -663,21 +663,15 @@ class Landing:
 
     def _index(self, new: Mapping[date, list[Path]]) -> None:
         """The id index of new objects, and the contests that their ids open."""
+        history = self.draft.files("staging.request_ids")
         identity = f"hash({quote(self.source.gateway)}, request_id)"
-        files = parquet_list([file for some in new.values() for file in some])
-        self.draft.connection.execute(
-            f"create or replace temp table arrivals as select {identity} as id_hash, usage_date "
-            f"from {files} order by 1"
-        )
-        touched = _touched(self.draft)
-        for day in new:
-            self.draft.append(
-                "staging.request_ids",
-                f"select id_hash from arrivals where usage_date = date '{day}'",  # in their order
-                day,
-            )
+        fresh = []
+        for day, files in new.items():
+            select = f"select {identity} as id_hash from {parquet_list(files)} order by 1"
+            item = self.draft.append("staging.request_ids", select, day)
             self.draft.mark("staging.request_ids", day, ENGINE)
-        if touched:
+            fresh.append(self.draft.locate(item))
+        if _touched(self.draft, history, fresh):
             _settle(self.draft)
 
 
@@ -735,19 +729,17 @@ def _wholes(parts: Iterable[Landed]) -> dict[str, Landed]:
 # ---- one request, several records -----------------------------------------------------------
 
 
-def _touched(draft: Draft) -> int:
+def _touched(draft: Draft, history: list[Path], fresh: list[Path]) -> int:
     """Finds ids that arrived twice, or had arrived before, into the temp table `touched`; returns
-    how many.
+    how many. Both are files of the id index.
     """
-    history = draft.files("staging.request_ids")
-    ids = draft.connection.sql("select id_hash from arrivals").to_arrow_table()["id_hash"]
-    # They lie in order, so that equal ones are neighbours.
-    twice = bool(pc.any(pc.equal(ids[1:], ids[:-1])).as_py())
-    parts = ["select id_hash from arrivals group by 1 having count(*) > 1"] if twice else []
+    arrivals = f"select id_hash from {parquet_list(fresh)} as arrivals"
+    order = " order by 1" if len(fresh) > 1 else ""  # one file lies in order as it is
+    ids = draft.connection.sql(f"{arrivals}{order}").to_arrow_table()["id_hash"]
+    twice = bool(pc.any(pc.equal(ids[1:], ids[:-1])).as_py())  # equal ones are neighbours
+    parts = [f"{arrivals} group by 1 having count(*) > 1"] if twice else []
     if history:
-        parts.append(
-            f"select id_hash from arrivals semi join {parquet_list(history)} using (id_hash)"
-        )
+        parts.append(f"{arrivals} semi join {parquet_list(history)} as known using (id_hash)")
     if not parts:
         return 0
     draft.connection.execute(f"create or replace temp table touched as {' union '.join(parts)}")

@@ -250,7 +250,8 @@ class Watcher:
         self.snapshot: Any = None
 
     def __call__(self, event: Any) -> None:
-        from pipelines.night import Built, Checked, Published, Started, Told
+        from pipelines.models import Built
+        from pipelines.night import Checked, Published, Started, Told
 
         if isinstance(event, Started):
             self.progress.update(self.task, description=f"{self.title}: {event.step}")

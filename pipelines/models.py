@@ -9,11 +9,13 @@ import functools
 import queue
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import date
 from graphlib import CycleError, TopologicalSorter
+from itertools import islice
 from pathlib import Path
 
 import duckdb
@@ -21,13 +23,12 @@ import sqlglot
 from sqlglot import exp
 
 from pipelines.calendar import Clock
-from pipelines.store import WHOLE, Draft, RawTable, digest, quote, write_parquet
+from pipelines.store import CORES, WHOLE, Draft, RawTable, Workbench, digest, quote, write_parquet
 
 SQL = Path(__file__).parents[1] / "sql"
 LAYERS = ("raw", "staging", "marts", "ops")
 DAY_PARAMETERS = {"day", "is_complete", "history_until", "is_tomorrow"}
 ALL_DAYS = -1
-SIDE_BY_SIDE = 4  # from so many days on, each core builds a day of its own
 
 # What a partition's objects hold, as the store measured it when they were written: a row an object.
 MANIFESTS = {"raw.request_manifest": "raw.requests", "ops.export_manifest": "exports.usage_by_key"}
@@ -132,6 +133,36 @@ def _look_back(path: Path, text: str) -> Iterator[tuple[str, int]]:
         if not found:
             raise ModelError(f"{path}: '{part}' should read 'layer.table N days' or '… all days'.")
         yield found[1], int(found[2]) if found[2] else ALL_DAYS
+
+
+@dataclass(frozen=True)
+class Built:
+    """One partition of a table was written: day None is the whole table; credits as exact text."""
+
+    table: str
+    day: date | None
+    rows: int
+    credits: str | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something that is no model, but is made of tables and read by models."""
+
+    inputs: Collection[str]
+    run: Callable[[], Iterator[Built]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A partition that is out of date: all that its writing needs to know."""
+
+    model: Statement
+    day: date | None
+    fingerprint: str
+    parameters: Mapping[str, object]
+    sources: Mapping[str, str]
 
 
 class Models:
@@ -279,27 +310,26 @@ class Models:
 
     # ---- binding ----------------------------------------------------------------------------
 
-    def bind(
-        self,
-        draft: Draft,
-        table: str,
-        days: Iterable[date] | None = None,
-        connection: duckdb.DuckDBPyConnection | None = None,
-    ) -> None:
-        """Makes `table` readable by its name on a connection (default: the draft's), narrowed to
-        `days`.
+    def bind(self, draft: Draft, table: str, days: Iterable[date] | None = None) -> None:
+        """Makes `table` readable by its name on the draft's connection, narrowed to `days`."""
+        draft.bench.bind(self.sources(draft, table, days))
+
+    def sources(
+        self, draft: Draft, table: str, days: Iterable[date] | None = None
+    ) -> Mapping[str, str]:
+        """The select that `table` stands for now, narrowed to `days`; a view's after those of what
+        it reads.
         """
         if table in self.models and self.models[table].is_view:
             model = self.models[table]
+            sources: dict[str, str] = {}
             for name in model.inputs:
-                self.bind(draft, name, days if self.is_by_day(name) else None, connection)
-            source = model.sql
-        elif table in MANIFESTS:
-            source = self._manifest(draft, MANIFESTS[table], days)
-        else:
-            files = draft.files(table, days if self.is_by_day(table) else None)
-            source = self.rows_of(table, files) if files else self.empty(table)
-        (connection or draft.connection).execute(f"create or replace view {table} as {source}")
+                sources |= self.sources(draft, name, days if self.is_by_day(name) else None)
+            return sources | {table: model.sql}
+        if table in MANIFESTS:
+            return {table: self._manifest(draft, MANIFESTS[table], days)}
+        files = draft.files(table, days if self.is_by_day(table) else None)
+        return {table: self.rows_of(table, files) if files else self.empty(table)}
 
     def rows_of(self, table: str, files: Sequence[Path], *, by_path: bool = False) -> str:
         """The select that reads a stored table out of its files."""
@@ -365,17 +395,77 @@ class Models:
     def build(
         self,
         draft: Draft,
-        model: Statement,
         clock: Clock,
         settings: Mapping[str, object],
         *,
         force: Callable[[date | None], bool] = lambda _: False,
-    ) -> Iterator[tuple[date | None, int, str | None]]:
-        """Builds what is out of date of one model; yields (day or None, rows, credits) for each
-        object written.
+        steps: Mapping[str, "Step"] | None = None,
+    ) -> Iterator[Built]:
+        """Builds what is out of date, a model once all it reads is there, as many side by side as
+        there are cores; yields what was written. `steps`: what else has its place among them.
         """
-        if model.is_view:
-            return
+        steps = steps or {}
+        graph = {
+            name: [
+                table
+                for table in model.inputs
+                if table != name and (table in self.models or table in steps)
+            ]
+            for name, model in self.models.items()
+        } | {name: list(step.inputs) for name, step in steps.items()}
+        sorter = TopologicalSorter(graph)
+        sorter.prepare()
+        waiting: dict[str, Iterator[Task]] = {}
+        running: dict[Future[tuple[int, str | None, float]], tuple[Task, Path]] = {}
+        idle: queue.SimpleQueue[Workbench] = queue.SimpleQueue()
+
+        def start(name: str) -> bool:
+            """Starts what may start of a model: all its days, or the next where a day stands on
+            the day before.
+            """
+            is_chain = name in self.models[name].inputs
+            for task in islice(waiting[name], 1 if is_chain else None):
+                if not running and idle.empty():
+                    for bench in draft.workers():
+                        idle.put(bench)
+                file = draft.new_file("parquet")
+                running[pool.submit(self._write, task, file, idle)] = task, file
+            return any(task.model.name == name for task, _ in running.values())
+
+        with ThreadPoolExecutor(CORES) as pool:
+            while sorter.is_active():
+                while ready := sorted(sorter.get_ready()):
+                    for name in ready:
+                        if name in steps:
+                            yield from steps[name].run()
+                        elif not self.models[name].is_view:
+                            waiting[name] = self._tasks(
+                                draft, self.models[name], clock, settings, force
+                            )
+                            if start(name):
+                                continue
+                        sorter.done(name)
+                if not running:
+                    continue
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    task, file = running.pop(future)
+                    rows, credits, seconds = future.result()
+                    name = task.model.name
+                    draft.put(name, file, task.day, (rows, credits), fingerprint=task.fingerprint)
+                    yield Built(name, task.day, rows, credits, seconds)
+                    if not start(name):
+                        sorter.done(name)
+
+    def _tasks(
+        self,
+        draft: Draft,
+        model: Statement,
+        clock: Clock,
+        settings: Mapping[str, object],
+        force: Callable[[date | None], bool],
+    ) -> Iterator["Task"]:
+        """What is out of date of a model: its days in order, each looked at when asked for."""
         wanted: list[date | None] = (
             list(self.wanted_days(draft, model, clock)) if model.uses_day else [None]
         )
@@ -383,85 +473,41 @@ class Models:
             WHOLE if day is None else str(day) for day in wanted
         }:
             draft.drop(model.name, date.fromisoformat(key) if key else None)
-        stale = []
         for day in wanted:
             values = dict(settings) | clock.parameters(day)
             self._check_parameters(model, values)
-            if model.name in model.inputs:
-                stale.append((day, "", values))  # its fingerprint depends on the day before it
-                continue
             mark = self.fingerprint(draft, model, day, values, clock)
-            if not self._is_fresh(draft, model, day, mark) or force(day):
-                stale.append((day, mark, values))
-        if len(stale) < SIDE_BY_SIDE or model.name in model.inputs:
-            for day, mark, values in stale:
-                mark = mark or self.fingerprint(draft, model, day, values, clock)
-                if (
-                    model.name in model.inputs
-                    and self._is_fresh(draft, model, day, mark)
-                    and not force(day)
-                ):
-                    continue
-                for table in model.inputs:
-                    self.bind(draft, table, self.window(draft, model, table, day, clock))
-                item = draft.replace(
-                    model.name,
-                    self._ordered(model),
-                    day,
-                    fingerprint=mark,
-                    parameters={name: values[name] for name in model.parameters},
-                    has_credits="credits" in model.columns,
-                )
-                yield day, item.rows, item.credits
-            return
-        yield from self._build_side_by_side(draft, model, clock, stale)
+            known = draft.partitions(model.name).get(WHOLE if day is None else str(day))
+            if known is not None and known.fingerprint == mark and not force(day):
+                continue
+            sources: dict[str, str] = {}
+            for table in model.inputs:
+                window = self.window(draft, model, table, day, clock)
+                sources |= self.sources(draft, table, window)
+            parameters = {name: values[name] for name in model.parameters}
+            yield Task(model, day, mark, parameters, sources)
 
-    def _is_fresh(self, draft: Draft, model: Statement, day: date | None, mark: str) -> bool:
-        known = draft.partitions(model.name).get(WHOLE if day is None else str(day))
-        return known is not None and known.fingerprint == mark
-
-    def _ordered(self, model: Statement) -> str:
-        return f"select * from ({model.sql}\n) order by {', '.join(model.grain)}"
-
-    def _build_side_by_side(
-        self,
-        draft: Draft,
-        model: Statement,
-        clock: Clock,
-        stale: list[tuple[date | None, str, dict[str, object]]],
-    ) -> Iterator[tuple[date | None, int, str | None]]:
-        """Many days of one model: each core takes the next day; results are taken in in the order
-        of the days.
+    @staticmethod
+    def _write(
+        task: "Task", file: Path, idle: "queue.SimpleQueue[Workbench]"
+    ) -> tuple[int, str | None, float]:
+        """Writes a partition on whichever bench is idle: its rows, credits, and the seconds it
+        took.
         """
-
-        def write(
-            place: tuple[date | None, str, dict[str, object]], target: Path
-        ) -> tuple[int, str | None]:
-            day, _, values = place
-            connection = idle.get()
-            try:
-                for table in model.inputs:
-                    window = self.window(draft, model, table, day, clock)
-                    self.bind(draft, table, window, connection)
-                parameters = {name: values[name] for name in model.parameters}
-                has_credits = "credits" in model.columns
-                return write_parquet(
-                    connection, self._ordered(model), target, parameters, has_credits
-                )
-            finally:
-                idle.put(connection)
-
-        idle: queue.SimpleQueue[duckdb.DuckDBPyConnection] = queue.SimpleQueue()
-        with draft.workers() as connections, ThreadPoolExecutor(len(connections)) as pool:
-            for connection in connections:
-                idle.put(connection)
-            targets = [draft.new_file("parquet") for _ in stale]
-            for (day, mark, _), target, measured in zip(
-                stale, targets, pool.map(write, stale, targets), strict=True
-            ):
-                assert day is not None
-                item = draft.put(model.name, target, day, measured, fingerprint=mark)
-                yield day, item.rows, item.credits
+        began = time.monotonic()
+        bench = idle.get()
+        try:
+            bench.bind(task.sources)
+            rows, credits = write_parquet(
+                bench.connection,
+                f"select * from ({task.model.sql}\n) order by {', '.join(task.model.grain)}",
+                file,
+                task.parameters,
+                "credits" in task.model.columns,
+            )
+        finally:
+            idle.put(bench)
+        return rows, credits, time.monotonic() - began
 
     def _check_parameters(self, statement: Statement, values: Mapping[str, object]) -> None:
         for name in statement.parameters - values.keys():

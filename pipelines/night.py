@@ -23,7 +23,7 @@ from exports import files as export_files
 from exports.alerts import outbox
 from pipelines import warehouse
 from pipelines.calendar import Clock, utc_now
-from pipelines.models import Models, Statement
+from pipelines.models import Built, Models, Statement, Step
 from pipelines.settings import Settings
 from pipelines.store import (
     Draft,
@@ -47,17 +47,6 @@ class Started:
     """A step of the night begins."""
 
     step: str
-
-
-@dataclass(frozen=True)
-class Built:
-    """One partition of a table was written: day None is the whole table; credits as exact text."""
-
-    table: str
-    day: date | None
-    rows: int
-    credits: str | None
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -123,7 +112,7 @@ class Night:
                 store.sweep(store.snapshot())
                 spool = stack.enter_context(store.spool())
                 draft = Draft(store, spool, self.models.bind)
-                stack.callback(draft.connection.close)
+                stack.callback(draft.close)
                 yield from self._work(store, draft, journal)
             except BaseException as error:
                 journal.end("failed", str(error) or type(error).__name__)
@@ -177,24 +166,23 @@ class Night:
                         yield Built(name, day, partition.rows, _credits(partition.objects), seconds)
 
     def _model(self, draft: Draft) -> Iterator[Event]:
-        values = self.settings.parameters()
-        exported = False
         for table in set(draft.tables) - self.models.models.keys() - self.models.raw.keys():
             if table.startswith(("staging.", "marts.", "ops.")):
                 del draft.tables[table]  # of a model that is gone
-        for model in self.models.order:
-            if "ops.export_manifest" in model.inputs and not exported:
-                yield from self._export(draft)
-                exported = True
-            began = time.monotonic()
-            force = (lambda _: True) if self.everything else self.forced
-            for day, rows, credits in self.models.build(
-                draft, model, self.clock, values, force=force
-            ):
-                yield Built(model.name, day, rows, credits, time.monotonic() - began)
-                began = time.monotonic()
+        exported = {export.table for export in export_files.EXPORTS.values()}
+        yield from self.models.build(
+            draft,
+            self.clock,
+            self.settings.parameters(),
+            force=(lambda _: True) if self.everything else self.forced,
+            steps={
+                "ops.export_manifest": Step(
+                    exported & self.models.models.keys(), lambda: self._export(draft)
+                )
+            },
+        )
 
-    def _export(self, draft: Draft) -> Iterator[Event]:
+    def _export(self, draft: Draft) -> Iterator[Built]:
         contents = {}
         for export in export_files.EXPORTS.values():
             for day in self.models.days(draft, export.table):
@@ -255,13 +243,12 @@ class Night:
         grain = ", ".join(model.grain)
         nulls = " or ".join(f"{name} is null" for name in model.grain if name not in model.nullable)
         day = "min(usage_date)" if "usage_date" in model.columns else "null"
-        # Many rows: their hash first, so that the check of a clean day keeps eight bytes a row; 0
-        # is a null.
-        mark = f"case when {nulls} then 0 else hash({grain}) end" if nulls else f"hash({grain})"
-        suspects = draft.connection.execute(
-            f"select h from (select {mark} as h from {model.name}) group by h having count(*) > 1 "
-            f"or h = 0 limit 1"
+        # Many rows: their hash first, so that the check of a clean day keeps eight bytes a row.
+        [(count, distinct, has_null)] = draft.connection.execute(
+            f"select count(*), count(distinct hash({grain})), bool_or({nulls or 'false'}) "
+            f"from {model.name}"
         ).fetchall()
+        suspects = has_null or distinct < count
         rows: list[tuple[Any, ...]] = []
         if suspects:
             rows = draft.connection.execute(

@@ -33,7 +33,7 @@ import pyarrow.compute as pc
 LINE_LIMIT = 1_048_576  # bytes of a line without its end; longer ones are quarantined
 INFLATED_LIMIT = 64 * 2**30  # bytes an object may unpack to
 RATIO_LIMIT = 1_000  # and how many times its packed size, beyond the first 64 MiB
-CHUNK = 4 * 2**20
+CHUNK = 8 * 2**20  # a pattern is compiled for each
 PENDING_CHUNKS = 4
 NESTING_LIMIT = 512
 SUFFIXES = {".jsonl": "json", ".ndjson": "json", ".csv": "csv"}

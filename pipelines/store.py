@@ -385,14 +385,11 @@ def write_parquet(
     return rows, credits
 
 
-def connect(
-    spool: Path | None = None, memory_limit: str = "2GB", threads: int | None = None
-) -> duckdb.DuckDBPyConnection:
+def connect(spool: Path | None = None, memory_limit: str = "2GB") -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB in UTC that spills to the spool."""
-    connection = duckdb.connect(config={"threads": threads} if threads else {})
+    connection = duckdb.connect()
     # What DuckDB knows of a column's nulls would decide whether its Parquet says REQUIRED or
-    # OPTIONAL:
-    # equal rows out of one file or out of two would be other bytes.
+    # OPTIONAL: equal rows out of one file or out of two would be other bytes.
     connection.execute("set disabled_optimizers = 'statistics_propagation'")
     connection.execute("set TimeZone = 'UTC'")
     connection.execute(f"set memory_limit = '{memory_limit}'")
@@ -401,6 +398,21 @@ def connect(
     for layer in ("raw", "staging", "marts", "ops"):
         connection.execute(f"create schema {layer}")
     return connection
+
+
+class Workbench:
+    """A connection, and what tables stand for on it."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self.connection = connection
+        self._bound: dict[str, str] = {}
+
+    def bind(self, sources: Mapping[str, str]) -> None:
+        """Makes tables readable by their names, each as its select."""
+        for table, select in sources.items():
+            if self._bound.get(table) != select:
+                self.connection.execute(f"create or replace view {table} as {select}")
+                self._bound[table] = select
 
 
 Binder = Callable[..., None]  # (draft, table, days): makes a table readable by its name
@@ -420,7 +432,9 @@ class Draft:
             else {}
         )
         self.checks: dict[str, str] = dict(self.published.checks) if self.published else {}
-        self.connection = connect(spool)
+        self.bench = Workbench(connect(spool))
+        self.connection = self.bench.connection
+        self._workers: list[Workbench] = []
         self.pending: dict[str, Path] = {}
         self._folder = store.root / ".drafts"
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -557,26 +571,28 @@ class Draft:
     def put(
         self,
         table: str,
-        draft: Path,
-        day: date,
+        file: Path,
+        day: date | None,
         measured: tuple[int, str | None],
         *,
         fingerprint: str,
     ) -> StoredObject:
-        """The one object of a partition, from a file that a worker wrote."""
-        item = self.adopt(table, draft, day, measured)
-        self.tables.setdefault(table, {})[str(day)] = Partition((item,), fingerprint)
+        """The one object of a partition, from a `new_file()` that a worker wrote."""
+        item = self.adopt(table, file, day, measured)
+        key = WHOLE if day is None else str(day)
+        self.tables.setdefault(table, {})[key] = Partition((item,), fingerprint)
         return item
 
-    @contextmanager
-    def workers(self) -> Iterator[list[duckdb.DuckDBPyConnection]]:
-        """A connection of one thread for each core: many small days go faster side by side."""
-        connections = [connect(self.spool, memory_limit="512MB", threads=1) for _ in range(CORES)]
-        try:
-            yield connections
-        finally:
-            for connection in connections:
-                connection.close()
+    def workers(self) -> list[Workbench]:
+        """A bench for each core: many small tables go faster side by side."""
+        while len(self._workers) < CORES:
+            self._workers.append(Workbench(connect(self.spool, memory_limit="1GB")))
+        return self._workers
+
+    def close(self) -> None:
+        """Lets go of the engine; what was drafted stays on disk until it is swept."""
+        for bench in (self.bench, *self._workers):
+            bench.connection.close()
 
     def replace_files(
         self, table: str, day: date, files: Sequence[tuple[Path, int, str]], *, fingerprint: str

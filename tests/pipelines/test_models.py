@@ -120,10 +120,10 @@ class House:
     ) -> dict[str, list[date | None]]:
         """Builds what is stale; the days built of each model."""
         clock = Clock(as_of=as_of, arrived_at=as_of)
-        return {
-            model.name: [day for day, _, _ in self.models.build(draft, model, clock, {})]
-            for model in self.models.order
-        }
+        days: dict[str, list[date | None]] = {model.name: [] for model in self.models.order}
+        for built in self.models.build(draft, clock, {}):
+            days[built.table].append(built.day)
+        return {table: sorted(built, key=str) for table, built in days.items()}
 
 
 def event(day: int, name: str, credits: int) -> str:

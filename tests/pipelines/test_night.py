@@ -26,8 +26,8 @@ from aiosmtpd.handlers import Message as MessageHandler
 from exports import files
 from exports.alerts import Alert, Answer
 from pipelines import contents
-from pipelines.models import SQL, Models
-from pipelines.night import Built, Event, NightFailed, Published
+from pipelines.models import SQL, Built, Models
+from pipelines.night import Event, NightFailed, Published
 from pipelines.simulator import gateway, stripe_server
 from pipelines.store import StoreError
 from tests.houses import (
