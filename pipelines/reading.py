@@ -254,7 +254,7 @@ NOT_SURELY_TEXT = r"regexp_full_match({0}, '[-+0-9.eE]+|true|false|[\[{{](?s:.)*
 # path refuses.
 CLEAN_INSTANT = (
     "coalesce("
-    "case when strlen({0}) = 27 and {0} >= '1' and {0} < '3' and suffix({0}, 'Z') "
+    "case when strlen({0}) = 27 and {0} >= '1' and {0} < '3' "
     "then try_strptime({0}, '%Y-%m-%dT%H:%M:%S.%fZ') end, "
     "case when regexp_full_match({0}, '[12][0-9]{{3}}-[0-9]{{2}}-[0-9]{{2}}[T ]"
     r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{{1,9}})?"
