@@ -38,7 +38,15 @@ from pipelines.reading import (
     shown,
 )
 from pipelines.settings import RequestSource, Settings, SettingsError
-from pipelines.store import Draft, RawTable, arrow_table, parquet_list, quote, write_whole
+from pipelines.store import (
+    Draft,
+    RawTable,
+    arrow_table,
+    parquet_list,
+    quote,
+    sha256_of,
+    write_whole,
+)
 
 log = logging.getLogger("meterhouse.land")
 
@@ -161,8 +169,9 @@ TABLES: dict[str, RawTable] = {
     ),
 }
 
-# Delta encodings save a quarter of the bytes; bloom filters of ids nobody looks up so.
-REQUEST_FILES = ", parquet_version v2, write_bloom_filter false"
+# Delta encodings save a quarter of the bytes; bloom filters of ids nobody looks up so; a dictionary
+# of nearly as many values as rows is begun in vain.
+REQUEST_FILES = ", parquet_version v2, write_bloom_filter false, dictionary_size_limit 3000"
 ENGINE = f"DuckDB {duckdb.__version__}"
 IDENTITY = "hash(gateway, request_id)"
 
@@ -637,12 +646,16 @@ class Landing:
         if not rows:
             file.unlink()
             return
-        new: dict[date, list[Path]] = {}
+        history = self.draft.files("staging.request_ids")
         if len(days) == 1 and rows <= 1.2 * OBJECT_ROWS:
             [day] = days
             credits = str(sum((part.credits for part in landed), Decimal(0)))
-            new[day] = [self.draft.add("raw.requests", file, day, (rows, credits))]
+            with ThreadPoolExecutor(1) as pool:
+                sha256 = pool.submit(sha256_of, file)
+                fresh = self._index({day: [file]})
+                self.draft.add("raw.requests", file, day, (rows, credits), sha256.result())
         else:
+            new: dict[date, list[Path]] = {}
             source = parquet_list([file], options=", file_row_number = true")
             line = "coalesce(source_line, file_row_number - first_row + 1) as source_line"
             pieces = -(-rows // OBJECT_ROWS)
@@ -659,11 +672,12 @@ class Landing:
                         item = self.draft.append("raw.requests", select, day, options=REQUEST_FILES)
                         new.setdefault(day, []).append(self.draft.locate(item))
             file.unlink()
-        self._index(new)
+            fresh = self._index(new)
+        if _touched(self.draft, history, fresh):
+            _settle(self.draft)
 
-    def _index(self, new: Mapping[date, list[Path]]) -> None:
-        """The id index of new objects, and the contests that their ids open."""
-        history = self.draft.files("staging.request_ids")
+    def _index(self, new: Mapping[date, list[Path]]) -> list[Path]:
+        """Writes the id index of new objects; returns its files."""
         identity = f"hash({quote(self.source.gateway)}, request_id)"
         fresh = []
         for day, files in new.items():
@@ -671,8 +685,7 @@ class Landing:
             item = self.draft.append("staging.request_ids", select, day)
             self.draft.mark("staging.request_ids", day, ENGINE)
             fresh.append(self.draft.locate(item))
-        if _touched(self.draft, history, fresh):
-            _settle(self.draft)
+        return fresh
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ A night's exports are objects of the snapshot like any table, so they are audite
 published by it.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -22,9 +21,11 @@ from pipelines.store import (
     OBJECT_PATH,
     Draft,
     Snapshot,
+    Workbench,
     digest,
     parquet_list,
     quote,
+    sha256_of,
     sync,
     write_whole,
 )
@@ -143,9 +144,9 @@ def copy(
 
 
 def nightly(
-    draft: Draft, settings: Settings, contents: Mapping[tuple[str, date], str]
+    draft: Draft, bench: Workbench, settings: Settings, contents: Mapping[tuple[str, date], str]
 ) -> Iterator[tuple[str, date, int, str]]:
-    """Drafts the night's exports where their table's day changed.
+    """Drafts the night's exports where their table's day changed, on a bench.
 
     `contents`: (table, day) → hash of what is in it. Yields (export, day, rows, credits) for what
     was written.
@@ -167,12 +168,12 @@ def nightly(
             known = draft.partitions(f"exports.{name}").get(str(day))
             if known is not None and known.fingerprint == mark:
                 continue
-            draft.bind(draft, export.table, [day])
+            draft.bind(draft, export.table, [day], bench)
             files = []
             for suffix in suffixes:
                 target = draft.new_file(suffix)
                 rows, credits = copy(
-                    draft.connection, export.select(suffix), target, export.credits
+                    bench.connection, export.select(suffix), target, export.credits
                 )
                 files.append((target, rows, credits))
             draft.replace_files(f"exports.{name}", day, files, fingerprint=mark)
@@ -272,8 +273,7 @@ def write_export(
         part = target.with_name(f".{target.stem}.part.{suffix}")
         rows, credits = copy(connection, select, part, export.credits)
         sync(part)
-        with part.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        sha256 = sha256_of(part)
         size = part.stat().st_size
         os.replace(part, target)
         manifest = {

@@ -20,8 +20,8 @@ import dagster as dg
 from exports.files import EXPORTS
 from pipelines import contents, history
 from pipelines.calendar import Clock, parse_day, parse_instant
-from pipelines.models import MANIFESTS, Built, Models
-from pipelines.night import Checked, Night, Published, Started, Told, claim_table
+from pipelines.models import MANIFESTS, Built, Checked, Models
+from pipelines.night import Night, Published, Started, Told, claim_table
 from pipelines.settings import Settings, SettingsError, load
 from pipelines.store import Store
 

@@ -10,13 +10,16 @@ import queue
 import re
 import threading
 import time
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import sqlglot
@@ -147,11 +150,25 @@ class Built:
 
 
 @dataclass(frozen=True)
+class Checked:
+    """A claim about a table was checked; `found` says what broke it. Not news: nothing it reads has
+    changed since.
+    """
+
+    table: str
+    claim: str
+    passed: bool
+    is_warning: bool
+    found: str = ""
+    is_news: bool = True
+
+
+@dataclass(frozen=True)
 class Step:
-    """Something that is no model, but is made of tables and read by models."""
+    """Something that is no model, but is made of tables and read by models: done on some bench."""
 
     inputs: Collection[str]
-    run: Callable[[], Iterator[Built]]
+    run: Callable[[Workbench], list[Built]]
 
 
 @dataclass(frozen=True)
@@ -310,9 +327,15 @@ class Models:
 
     # ---- binding ----------------------------------------------------------------------------
 
-    def bind(self, draft: Draft, table: str, days: Iterable[date] | None = None) -> None:
-        """Makes `table` readable by its name on the draft's connection, narrowed to `days`."""
-        draft.bench.bind(self.sources(draft, table, days))
+    def bind(
+        self,
+        draft: Draft,
+        table: str,
+        days: Iterable[date] | None = None,
+        bench: Workbench | None = None,
+    ) -> None:
+        """Makes `table` readable by its name on a bench (the draft's own), narrowed to `days`."""
+        (bench or draft.bench).bind(self.sources(draft, table, days))
 
     def sources(
         self, draft: Draft, table: str, days: Iterable[date] | None = None
@@ -399,10 +422,11 @@ class Models:
         settings: Mapping[str, object],
         *,
         force: Callable[[date | None], bool] = lambda _: False,
-        steps: Mapping[str, "Step"] | None = None,
-    ) -> Iterator[Built]:
+        steps: Mapping[str, Step] | None = None,
+    ) -> Iterator[Built | Checked]:
         """Builds what is out of date, a model once all it reads is there, as many side by side as
-        there are cores; yields what was written. `steps`: what else has its place among them.
+        there are cores, and checks the grain of what changed; yields what was written and checked.
+        `steps`: what else has its place among them.
         """
         steps = steps or {}
         graph = {
@@ -415,47 +439,90 @@ class Models:
         } | {name: list(step.inputs) for name, step in steps.items()}
         sorter = TopologicalSorter(graph)
         sorter.prepare()
-        waiting: dict[str, Iterator[Task]] = {}
-        running: dict[Future[tuple[int, str | None, float]], tuple[Task, Path]] = {}
+        tasks: dict[str, Iterator[Task]] = {}
+        left: Counter[str] = Counter()
+        jobs: dict[Future[Any], Callable[[Any], Iterator[Built | Checked]]] = {}
+        grains: deque[Callable[[], None]] = deque()  # nothing waits for them: they fill the gaps
         idle: queue.SimpleQueue[Workbench] = queue.SimpleQueue()
+        idle.put(draft.bench)
 
-        def start(name: str) -> bool:
+        def submit(
+            work: Callable[[Workbench], Any], finish: Callable[[Any], Iterator[Built | Checked]]
+        ) -> None:
+            """Has work done on whichever bench is idle, and then what follows from its result."""
+
+            def on_a_bench() -> Any:
+                try:
+                    bench = idle.get_nowait()
+                except queue.Empty:  # never more benches than threads
+                    bench = draft.new_bench()
+                try:
+                    return work(bench)
+                finally:
+                    idle.put(bench)
+
+            jobs[pool.submit(on_a_bench)] = finish
+
+        def start(model: Statement) -> None:
             """Starts what may start of a model: all its days, or the next where a day stands on
             the day before.
             """
-            is_chain = name in self.models[name].inputs
-            for task in islice(waiting[name], 1 if is_chain else None):
-                if not running and idle.empty():
-                    for bench in draft.workers():
-                        idle.put(bench)
+            is_chain = model.name in model.inputs
+            for task in islice(tasks[model.name], 1 if is_chain else None):
                 file = draft.new_file("parquet")
-                running[pool.submit(self._write, task, file, idle)] = task, file
-            return any(task.model.name == name for task, _ in running.values())
+                left[model.name] += 1
+                submit(partial(_write, task, file), partial(written, task, file))
+
+        def written(
+            task: Task, file: Path, measured: tuple[int, str | None, float]
+        ) -> Iterator[Built | Checked]:
+            rows, credits, seconds = measured
+            name = task.model.name
+            draft.put(name, file, task.day, (rows, credits), fingerprint=task.fingerprint)
+            yield Built(name, task.day, rows, credits, seconds)
+            left[name] -= 1
+            if not left[name]:
+                start(task.model)  # the next day of a chain
+            if not left[name]:
+                yield from finished(task.model)
+
+        def finished(model: Statement) -> Iterator[Checked]:
+            sorter.done(model.name)
+            if model.is_view and model.name != "staging.requests":
+                return
+            grain = self._grain(draft, model)
+            if grain is None:  # audited by the night that published it
+                yield Checked(model.name, "grain", True, False, is_news=False)
+            else:
+                grains.append(partial(submit, grain, partial(audited, model)))
+
+        def audited(model: Statement, found: str) -> Iterator[Checked]:
+            if model.is_view and not found:
+                draft.checks[f"{model.name}__grain"] = digest([self.view_logic(model.name)])
+            yield Checked(model.name, "grain", not found, False, found)
+
+        def stepped(name: str, built: list[Built]) -> Iterator[Built]:
+            yield from built
+            sorter.done(name)
 
         with ThreadPoolExecutor(CORES) as pool:
-            while sorter.is_active():
+            while sorter.is_active() or jobs or grains:
                 while ready := sorted(sorter.get_ready()):
                     for name in ready:
                         if name in steps:
-                            yield from steps[name].run()
-                        elif not self.models[name].is_view:
-                            waiting[name] = self._tasks(
-                                draft, self.models[name], clock, settings, force
-                            )
-                            if start(name):
-                                continue
-                        sorter.done(name)
-                if not running:
-                    continue
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                            submit(steps[name].run, partial(stepped, name))
+                            continue
+                        model = self.models[name]
+                        if not model.is_view:
+                            tasks[name] = self._tasks(draft, model, clock, settings, force)
+                            start(model)
+                        if not left[name]:
+                            yield from finished(model)
+                while grains and len(jobs) < CORES:
+                    grains.popleft()()
+                done, _ = wait(jobs, return_when=FIRST_COMPLETED)
                 for future in done:
-                    task, file = running.pop(future)
-                    rows, credits, seconds = future.result()
-                    name = task.model.name
-                    draft.put(name, file, task.day, (rows, credits), fingerprint=task.fingerprint)
-                    yield Built(name, task.day, rows, credits, seconds)
-                    if not start(name):
-                        sorter.done(name)
+                    yield from jobs.pop(future)(future.result())
 
     def _tasks(
         self,
@@ -487,27 +554,27 @@ class Models:
             parameters = {name: values[name] for name in model.parameters}
             yield Task(model, day, mark, parameters, sources)
 
-    @staticmethod
-    def _write(
-        task: "Task", file: Path, idle: "queue.SimpleQueue[Workbench]"
-    ) -> tuple[int, str | None, float]:
-        """Writes a partition on whichever bench is idle: its rows, credits, and the seconds it
-        took.
+    def _grain(self, draft: Draft, model: Statement) -> Callable[[Workbench], str] | None:
+        """What says whether a table's grain is broken, and how, over the days that changed since it
+        was published; None where nothing did.
         """
-        began = time.monotonic()
-        bench = idle.get()
-        try:
-            bench.bind(task.sources)
-            rows, credits = write_parquet(
-                bench.connection,
-                f"select * from ({task.model.sql}\n) order by {', '.join(task.model.grain)}",
-                file,
-                task.parameters,
-                "credits" in task.model.columns,
-            )
-        finally:
-            idle.put(bench)
-        return rows, credits, time.monotonic() - began
+        published = draft.published.tables if draft.published else {}
+        changed = {
+            key
+            for base in self.stored_inputs(model.name)
+            for key, partition in draft.partitions(base).items()
+            if published.get(base, {}).get(key) != partition
+        }
+        # A view has no object that changes when its SQL does: every day of it is audited again.
+        is_new_view = model.is_view and draft.checks.get(f"{model.name}__grain") != digest(
+            [self.view_logic(model.name)]
+        )
+        if not changed and not is_new_view:
+            return None
+        days = None
+        if self.is_by_day(model.name) and not is_new_view:
+            days = sorted(date.fromisoformat(key) for key in changed if key)
+        return partial(_broken_grain, model, self.sources(draft, model.name, days))
 
     def _check_parameters(self, statement: Statement, values: Mapping[str, object]) -> None:
         for name in statement.parameters - values.keys():
@@ -534,6 +601,52 @@ class Models:
         )
         names = [column[0] for column in relation.description or []]
         return [dict(zip(names, row, strict=True)) for row in relation.fetchall()]
+
+
+def _write(task: Task, file: Path, bench: Workbench) -> tuple[int, str | None, float]:
+    """Writes a partition: its rows, credits, and the seconds it took."""
+    began = time.monotonic()
+    bench.bind(task.sources)
+    rows, credits = write_parquet(
+        bench.connection,
+        f"select * from ({task.model.sql}\n) order by {', '.join(task.model.grain)}",
+        file,
+        task.parameters,
+        "credits" in task.model.columns,
+    )
+    return rows, credits, time.monotonic() - began
+
+
+def _broken_grain(model: Statement, sources: Mapping[str, str], bench: Workbench) -> str:
+    """How the grain of a table is broken, as a sentence; nothing where it holds."""
+    bench.bind(sources)
+    grain = ", ".join(model.grain)
+    nulls = " or ".join(f"{name} is null" for name in model.grain if name not in model.nullable)
+    day = "min(usage_date)" if "usage_date" in model.columns else "null"
+    # Many rows: their hash first, so that the check of a clean day keeps eight bytes a row.
+    [(count, distinct, has_null)] = bench.connection.execute(
+        f"select count(*), count(distinct hash({grain})), bool_or({nulls or 'false'}) "
+        f"from {model.name}"
+    ).fetchall()
+    rows: list[tuple[Any, ...]] = []
+    if distinct < count:
+        rows = bench.connection.execute(
+            f"select {day}, count(*), {grain} from {model.name} group by {grain} "
+            f"having count(*) > 1 order by {grain} limit 1"
+        ).fetchall()
+    if has_null and not rows:
+        rows = bench.connection.execute(
+            f"select {day}, 0, {grain} from {model.name} where {nulls} group by {grain} limit 1"
+        ).fetchall()
+    if not rows:
+        return ""
+    when, count, *key = rows[0]
+    shown = ", ".join(f"{name} {value}" for name, value in zip(model.grain, key, strict=True))
+    what = f"expected 1 row, found {count}" if count else "expected no null, found one"
+    return (
+        f"on {when or 'no one day'}, {model.name} is not one row for each {grain}: {what}, "
+        f"for {shown}"
+    )
 
 
 def empty_select(types: Mapping[str, str]) -> str:

@@ -23,15 +23,15 @@ from exports import files as export_files
 from exports.alerts import outbox
 from pipelines import warehouse
 from pipelines.calendar import Clock, utc_now
-from pipelines.models import Built, Models, Statement, Step
+from pipelines.models import Built, Checked, Models, Step
 from pipelines.settings import Settings
 from pipelines.store import (
     Draft,
     RawTable,
     Snapshot,
     Store,
+    Workbench,
     arrow_table,
-    digest,
     write_whole,
 )
 
@@ -47,20 +47,6 @@ class Started:
     """A step of the night begins."""
 
     step: str
-
-
-@dataclass(frozen=True)
-class Checked:
-    """A claim about a table was checked; `found` says what broke it. Not news: nothing it reads has
-    changed since.
-    """
-
-    table: str
-    claim: str
-    passed: bool
-    is_warning: bool
-    found: str = ""
-    is_news: bool = True
 
 
 @dataclass(frozen=True)
@@ -99,7 +85,7 @@ class Night:
     lands: bool = True
     wait_seconds: float = 60
     started_by: str = "meterhouse"
-    record: dict[str, Any] = field(default_factory=dict)
+    _broken: list[Checked] = field(default_factory=list)
 
     def run(self) -> Iterator[Event]:
         """Runs the night, yielding what happens. Raises NightFailed, StoreError, SettingsError."""
@@ -129,10 +115,11 @@ class Night:
         yield from self._model(draft)
         yield Started("audit")
         yield from self._audit(draft)
-        if draft.is_changed:
+        is_news = draft.is_changed
+        if is_news:
             yield Started("publish")
             yield Published(self._publish(draft, journal))
-        yield from self._derive(store)
+        yield from self._derive(store, is_news=is_news)
         yield Started("alert")
         before = len(store.journal("raw.deliveries").entries())
         for sentence, is_failure in outbox.deliver(store, self.settings, self.clock, self.sinks):
@@ -140,10 +127,11 @@ class Night:
         if len(store.journal("raw.deliveries").entries()) != before:
             adopt_journals(draft, outbox.TABLES)  # what was decided meanwhile is for the next night
             yield from self._model(draft)
-            if draft.is_changed:
+            is_news = draft.is_changed
+            if is_news:
                 yield from self._audit(draft)
                 yield Published(self._publish(draft, journal))
-            yield from self._derive(store)
+            yield from self._derive(store, is_news=is_news)
         for remark in draft.remarks:
             yield Told(remark)
 
@@ -170,34 +158,39 @@ class Night:
             if table.startswith(("staging.", "marts.", "ops.")):
                 del draft.tables[table]  # of a model that is gone
         exported = {export.table for export in export_files.EXPORTS.values()}
-        yield from self.models.build(
+        for event in self.models.build(
             draft,
             self.clock,
             self.settings.parameters(),
             force=(lambda _: True) if self.everything else self.forced,
             steps={
                 "ops.export_manifest": Step(
-                    exported & self.models.models.keys(), lambda: self._export(draft)
+                    exported & self.models.models.keys(), lambda bench: self._export(draft, bench)
                 )
             },
-        )
+        ):
+            yield event
+            if isinstance(event, Checked) and not event.passed:
+                self._broken.append(event)
 
-    def _export(self, draft: Draft) -> Iterator[Built]:
+    def _export(self, draft: Draft, bench: Workbench) -> list[Built]:
         contents = {}
         for export in export_files.EXPORTS.values():
             for day in self.models.days(draft, export.table):
                 contents[export.table, day] = self.models.content(draft, export.table, day)
+        built = []
         began = time.monotonic()
-        for name, day, rows, credits in export_files.nightly(draft, self.settings, contents):
-            yield Built(f"exports.{name}", day, rows, credits, time.monotonic() - began)
+        for name, day, rows, credits in export_files.nightly(draft, bench, self.settings, contents):
+            built.append(Built(f"exports.{name}", day, rows, credits, time.monotonic() - began))
             began = time.monotonic()
+        return built
 
     def _audit(self, draft: Draft) -> Iterator[Event]:
-        """Everything the night would publish, at once: grains of what changed, then every claim
-        whose tables changed.
+        """Everything the night would publish, at once: the grains that were found broken as tables
+        were written, and every claim whose tables changed.
         """
-        broken: list[Checked] = []
-        for checked in (*self._grains(draft), *self._claims(draft)):
+        broken, self._broken = self._broken, []
+        for checked in self._claims(draft):
             yield checked
             if not checked.passed and not checked.is_warning:
                 broken.append(checked)
@@ -211,68 +204,6 @@ class Night:
             raise NightFailed(
                 f"Nothing was published, {standing}: {broken[0].found}{more} [{broken[0].claim}]"
             )
-
-    def _grains(self, draft: Draft) -> Iterator[Checked]:
-        published = draft.published.tables if draft.published else {}
-        for model in self.models.order:
-            bases = self.models.stored_inputs(model.name)
-            changed = {
-                key
-                for base in bases
-                for key, partition in draft.partitions(base).items()
-                if published.get(base, {}).get(key) != partition
-            }
-            if model.is_view and model.name != "staging.requests":
-                continue
-            # A view has no object that changes when its SQL does: every day of it is audited again.
-            logic = digest([self.models.view_logic(model.name)]) if model.is_view else ""
-            is_new_view = model.is_view and draft.checks.get(f"{model.name}__grain") != logic
-            if not changed and not is_new_view:  # audited by the night that published it
-                yield Checked(model.name, "grain", True, False, is_news=False)
-                continue
-            days = None
-            if self.models.is_by_day(model.name) and not is_new_view:
-                days = sorted(date.fromisoformat(key) for key in changed if key)
-            checked = self._grain(draft, model, days)
-            if model.is_view and checked.passed:
-                draft.checks[f"{model.name}__grain"] = logic
-            yield checked
-
-    def _grain(self, draft: Draft, model: Statement, days: list[date] | None) -> Checked:
-        self.models.bind(draft, model.name, days)
-        grain = ", ".join(model.grain)
-        nulls = " or ".join(f"{name} is null" for name in model.grain if name not in model.nullable)
-        day = "min(usage_date)" if "usage_date" in model.columns else "null"
-        # Many rows: their hash first, so that the check of a clean day keeps eight bytes a row.
-        [(count, distinct, has_null)] = draft.connection.execute(
-            f"select count(*), count(distinct hash({grain})), bool_or({nulls or 'false'}) "
-            f"from {model.name}"
-        ).fetchall()
-        suspects = has_null or distinct < count
-        rows: list[tuple[Any, ...]] = []
-        if suspects:
-            rows = draft.connection.execute(
-                f"select {day}, count(*), {grain} from {model.name} group by {grain} having "
-                f"count(*) > 1 "
-                f"order by {grain} limit 1"
-            ).fetchall()
-        if suspects and nulls and not rows:
-            rows = draft.connection.execute(
-                f"select {day}, 0, {grain} from {model.name} where {nulls} group by {grain} limit 1"
-            ).fetchall()
-        if not rows:
-            return Checked(model.name, "grain", True, False)
-        when, count, *key = rows[0]
-        shown = ", ".join(f"{name} {value}" for name, value in zip(model.grain, key, strict=True))
-        what = f"expected 1 row, found {count}" if count else "expected no null, found one"
-        return Checked(
-            model.name,
-            "grain",
-            False,
-            False,
-            f"on {when or 'no one day'}, {model.name} is not one row for each {grain}: {what}, "
-            f"for {shown}",
-        )
 
     def _claims(self, draft: Draft) -> Iterator[Checked]:
         values = self.settings.parameters()
@@ -307,14 +238,14 @@ class Night:
         journal.snapshot_id = snapshot.snapshot_id
         return snapshot
 
-    def _derive(self, store: Store) -> Iterator[Event]:
+    def _derive(self, store: Store, *, is_news: bool) -> Iterator[Event]:
         """What is made from the snapshot alone: after a kill between the two, the next night makes
-        it.
+        it. `is_news`: the snapshot has just been published.
         """
         snapshot = store.snapshot()
         if snapshot is None:
             return
-        if warehouse.published_id(store.root) != snapshot.snapshot_id:
+        if is_news or warehouse.published_id(store.root) != snapshot.snapshot_id:
             yield Started("warehouse")
             warehouse.build(store, snapshot, self.models)
         export_files.deliver(

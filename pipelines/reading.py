@@ -15,10 +15,9 @@ import io
 import json
 import os
 import re
-import struct
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,12 +27,14 @@ from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
-import pyarrow.compute as pc
+import re2
+
+from pipelines.store import sha256_of
 
 LINE_LIMIT = 1_048_576  # bytes of a line without its end; longer ones are quarantined
 INFLATED_LIMIT = 64 * 2**30  # bytes an object may unpack to
 RATIO_LIMIT = 1_000  # and how many times its packed size, beyond the first 64 MiB
-CHUNK = 8 * 2**20  # a pattern is compiled for each
+CHUNK = 4 * 2**20
 PENDING_CHUNKS = 4
 NESTING_LIMIT = 512
 SUFFIXES = {".jsonl": "json", ".ndjson": "json", ".csv": "csv"}
@@ -463,8 +464,7 @@ def read_through(spooled: SpooledObject, scan: "Scan", spool: Path, scanners: Ex
                 target.write(chunk)
     except (ObjectRefused, EOFError, zlib.error, gzip.BadGzipFile) as error:
         spooled.refused = str(error) or "truncated gzip"
-        with source.open("rb") as file:
-            spooled.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        spooled.sha256 = sha256_of(source)
         return
     finally:
         if target is not None:
@@ -521,7 +521,6 @@ def _chunks(path: Path, packed: bool) -> Iterator[bytes]:
 # would cost ten times as much.
 NO_JSON = (r",\s*[}\]]", *(rf"{word}\s*[,}}\]]" for word in ("NaN", "Infinity")))
 LOOKS_ODD = re.compile("|".join(NO_JSON).encode())
-ESCAPED_LETTER = r"\\u00(?:[4-7]|00)"
 # A JSON number too long to pass through double unharmed, as the value of a field that is exact.
 LONG_NUMBER = r"[-+0-9.eE]{16}|[-+0-9.]+[eE]"
 
@@ -552,10 +551,10 @@ class Scan:
         for name, kind in known.fields.items():
             if kind.plain:
                 odd.setdefault(kind.plain.odd, []).append(name)
-        self._long = _after_a_mark(long)
-        self._odd = _after_a_mark(odd)
-        self._plain_patterns = _beside_commas(_values(long | odd))
-        self._patterns = _beside_commas(_values(long))
+        self._long = _compiled(_after_a_mark(long))
+        self._odd = _compiled(_after_a_mark(odd))
+        self._plain_patterns = _compiled(_beside_commas(_values(long | odd)))
+        self._patterns = _compiled(_beside_commas(_values(long)))
 
     def __call__(self, chunk: bytes, rest: bytes, spooled: SpooledObject) -> Scanned:
         """Looks at the next bytes of an object, of which `rest` began the first line; no bytes: at
@@ -592,11 +591,11 @@ class Scan:
             return counted
         texts = (chunk, first) if first else (chunk,)
         patterns = self._plain_patterns if spooled.is_plain else self._patterns
-        found = any(_match_any((pattern,), texts) for pattern in patterns)
+        found = _match_any(patterns, texts)
         is_odd = found and spooled.is_plain and _match_any(self._odd, texts)
         if found and _match_any(self._long, texts):
             return Scanned(lines, "a long number", is_odd)
-        if (b"\\" in chunk or b"\\" in first) and _match_any((ESCAPED_LETTER,), texts):
+        if (b"\\" in chunk or b"\\" in first) and _match_any(ESCAPED_LETTER, texts):
             suspicion = "a letter written as its number, which may hide a name, or a NUL"
             return Scanned(lines, suspicion, is_odd)
         if not found and longest <= 2 * NESTING_LIMIT:
@@ -635,15 +634,21 @@ def _beside_commas(values: str) -> tuple[str, ...]:
     return (rf",\s*(?:[}}\]]|{values})", rf"\{{\s*(?:{values})", *NO_JSON[1:])
 
 
-def _match_any(patterns: Iterable[str], texts: Iterable[bytes]) -> bool:
-    return any(_matches(pattern, text) for pattern in patterns for text in texts)
+def _compiled(patterns: Iterable[str]) -> Sequence[Any]:
+    """Patterns over bytes, as RE2's automata: several times faster than Python's own, and other
+    threads go on.
+    """
+    options = re2.Options()
+    options.encoding = re2.Options.Encoding.LATIN1
+    options.never_capture = True
+    return [re2.compile(pattern.encode(), options) for pattern in patterns]
 
 
-def _matches(pattern: str, chunk: bytes) -> bool:
-    """Whether the bytes match anywhere: by Arrow's RE2, a third of the price of Python's own."""
-    offsets = pa.py_buffer(struct.pack("ii", 0, len(chunk)))
-    one = pa.Array.from_buffers(pa.binary(), 1, [None, offsets, pa.py_buffer(chunk)])
-    return bool(pc.match_substring_regex(one, pattern)[0].as_py())
+def _match_any(patterns: Sequence[Any], texts: Sequence[bytes]) -> bool:
+    return any(pattern.search(text) for pattern in patterns for text in texts)
+
+
+ESCAPED_LETTER = _compiled([r"\\u00(?:[4-7]|00)"])
 
 
 def careful_rows(

@@ -7,6 +7,7 @@ new one, never a mixture
 """
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -145,6 +146,12 @@ def digest(parts: Iterable[object]) -> str:
 def quote(text: str) -> str:
     """A text as an SQL literal (paths only; values are bound)."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def sha256_of(path: Path) -> str:
+    """The hash of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:
@@ -438,7 +445,7 @@ class Draft:
         self.pending: dict[str, Path] = {}
         self._folder = store.root / ".drafts"
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._count = 0
+        self._numbers = itertools.count(1)
         self.remarks: list[str] = []
 
     def remark(self, sentence: str) -> None:
@@ -447,8 +454,7 @@ class Draft:
 
     def name(self, what: str) -> str:
         """A name for a temporary table that nothing else has."""
-        self._count += 1
-        return f"{what}_{self._count}"
+        return f"{what}_{next(self._numbers)}"
 
     # ---- looking ----------------------------------------------------------------------------
 
@@ -509,11 +515,18 @@ class Draft:
         """Writes a select to a `new_file()`, which `add()` may take in once its rows are known."""
         copy_parquet(self.connection, sql, file, parameters, options)
 
-    def add(self, table: str, file: Path, day: date, measured: tuple[int, str | None]) -> Path:
-        """One immutable object more, from a `new_file()` of so many rows and credits; returns where
-        it is now.
+    def add(
+        self,
+        table: str,
+        file: Path,
+        day: date,
+        measured: tuple[int, str | None],
+        sha256: str | None = None,
+    ) -> Path:
+        """One immutable object more, from a `new_file()` of so many rows and credits (and a hash,
+        where it is known); returns where it is now.
         """
-        item = self.adopt(table, file, day, measured)
+        item = self.adopt(table, file, day, measured, sha256)
         self._append(table, day, item)
         return self.locate(item)
 
@@ -583,11 +596,10 @@ class Draft:
         self.tables.setdefault(table, {})[key] = Partition((item,), fingerprint)
         return item
 
-    def workers(self) -> list[Workbench]:
-        """A bench for each core: many small tables go faster side by side."""
-        while len(self._workers) < CORES:
-            self._workers.append(Workbench(connect(self.spool, memory_limit="1GB")))
-        return self._workers
+    def new_bench(self) -> Workbench:
+        """One more bench, for another thread."""
+        self._workers.append(Workbench(connect(self.spool, memory_limit="1GB")))
+        return self._workers[-1]
 
     def close(self) -> None:
         """Lets go of the engine; what was drafted stays on disk until it is swept."""
@@ -606,15 +618,18 @@ class Draft:
 
     def new_file(self, suffix: str) -> Path:
         """A path for a draft."""
-        self._count += 1
-        return self._folder / f"{self._count}.{suffix}"
+        return self._folder / f"{next(self._numbers)}.{suffix}"
 
     def adopt(
-        self, table: str, draft: Path, day: date | None, measured: tuple[int, str | None]
+        self,
+        table: str,
+        draft: Path,
+        day: date | None,
+        measured: tuple[int, str | None],
+        sha256: str | None = None,
     ) -> StoredObject:
         """Takes a file into the drafts, named by its content."""
-        with draft.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        sha256 = sha256 or sha256_of(draft)
         layer, name = table.split(".")
         folder = f"{layer}/{name}" + ("" if day is None else f"/usage_date={day}")
         path = f"{folder}/{sha256[:32]}{draft.suffix}"

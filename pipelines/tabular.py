@@ -32,7 +32,7 @@ from pipelines.reading import (
     shown,
     to_nine_places,
 )
-from pipelines.store import ARROW_TYPES, Draft, RawTable
+from pipelines.store import ARROW_TYPES, Draft, RawTable, sha256_of
 
 log = logging.getLogger(__name__)
 
@@ -554,8 +554,7 @@ def arrivals(
             content = plain_bytes(path)
         except ObjectRefused as error:
             content, refused = b"", str(error)
-            with path.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            sha256 = sha256_of(path)
         else:
             sha256 = hashlib.sha256(content).hexdigest()
         if sha256 in known:

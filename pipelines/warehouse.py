@@ -208,17 +208,20 @@ def _put(connection: duckdb.DuckDBPyConnection, entry: Entry, known: Mapping[str
     contents = entry.contents
     is_mended = False
     if entry.kind == "table" and known.get(SHAPE) == entry.shape:
+        changed = [""]
+        where = ""
         if entry.parts and "" not in known:
             changed = [key for key in entry.parts if known.get(key) != contents[key]]
             days = ", ".join(map(quote, {*changed, *(known.keys() - contents.keys())}))
-            connection.execute(f"delete from {entry.name} where usage_date in ({days})")
-        else:
-            changed = [""]
-            connection.execute(f"delete from {entry.name}")
+            where = f" where usage_date in ({days})"
+        connection.execute(f"delete from {entry.name}{where}")
+        count = 0
         for key in changed:
             select = entry.parts.get(key, entry.whole)
-            connection.execute(f"insert into {entry.name} by name {select}")
-        [(count,)] = connection.execute(f"select count(*) from {entry.name}").fetchall()
+            [(rows,)] = connection.execute(f"insert into {entry.name} by name {select}").fetchall()
+            count += rows
+        if where:
+            [(count,)] = connection.execute(f"select count(*) from {entry.name}").fetchall()
         is_mended = entry.count in (None, count)
     if not is_mended:
         text = entry.whole if entry.kind == "macro" else f" as {entry.whole}"

@@ -21,8 +21,8 @@ import duckdb
 
 from pipelines import contents
 from pipelines.calendar import Clock
-from pipelines.models import SQL, Models
-from pipelines.night import Checked, Event, Night
+from pipelines.models import SQL, Checked, Models
+from pipelines.night import Event, Night
 from pipelines.settings import Settings, load
 from pipelines.store import Store, parquet_list, quote
 

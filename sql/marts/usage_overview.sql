@@ -56,14 +56,23 @@ cycles as (
     from todays
 ),
 
+quarters as (  -- fewer rows before each is asked for its local day
+    select
+        workspace_id,
+        quarter_at,
+        sum(credits) as credits,
+    from marts.usage_quarter_hourly
+    where quarter_at < $as_of
+    group by 1, 2
+),
+
 local_days as (
     select
-        usage.workspace_id,
+        quarters.workspace_id,
         (quarter_at at time zone 'UTC' at time zone time_zone)::date as local_date,
         sum(credits) as credits,
-    from marts.usage_quarter_hourly as usage
-    inner join todays on todays.workspace_id is not distinct from usage.workspace_id
-    where quarter_at < $as_of
+    from quarters
+    inner join todays on todays.workspace_id is not distinct from quarters.workspace_id
     group by 1, 2
 ),
 

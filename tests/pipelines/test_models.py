@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.calendar import Clock
-from pipelines.models import ALL_DAYS, ModelError, Models, read_statement
+from pipelines.models import ALL_DAYS, Built, ModelError, Models, read_statement
 from pipelines.store import Draft, RawTable, Store
 
 RAW = {
@@ -122,7 +122,8 @@ class House:
         clock = Clock(as_of=as_of, arrived_at=as_of)
         days: dict[str, list[date | None]] = {model.name: [] for model in self.models.order}
         for built in self.models.build(draft, clock, {}):
-            days[built.table].append(built.day)
+            if isinstance(built, Built):
+                days[built.table].append(built.day)
         return {table: sorted(built, key=str) for table, built in days.items()}
 
 
