@@ -10,7 +10,7 @@ import queue
 import re
 import threading
 import time
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -440,7 +440,8 @@ class Models:
         sorter = TopologicalSorter(graph)
         sorter.prepare()
         tasks: dict[str, Iterator[Task]] = {}
-        left: Counter[str] = Counter()
+        building: defaultdict[str, deque[tuple[Task, Path]]] = defaultdict(deque)
+        measured: dict[Path, tuple[int, str | None, float]] = {}
         jobs: dict[Future[Any], Callable[[Any], Iterator[Built | Checked]]] = {}
         grains: deque[Callable[[], None]] = deque()  # nothing waits for them: they fill the gaps
         idle: queue.SimpleQueue[Workbench] = queue.SimpleQueue()
@@ -470,21 +471,24 @@ class Models:
             is_chain = model.name in model.inputs
             for task in islice(tasks[model.name], 1 if is_chain else None):
                 file = draft.new_file("parquet")
-                left[model.name] += 1
-                submit(partial(_write, task, file), partial(written, task, file))
+                building[model.name].append((task, file))
+                submit(partial(_write, task, file), partial(written, model, file))
 
         def written(
-            task: Task, file: Path, measured: tuple[int, str | None, float]
+            model: Statement, file: Path, result: tuple[int, str | None, float]
         ) -> Iterator[Built | Checked]:
-            rows, credits, seconds = measured
-            name = task.model.name
-            draft.put(name, file, task.day, (rows, credits), fingerprint=task.fingerprint)
-            yield Built(name, task.day, rows, credits, seconds)
-            left[name] -= 1
-            if not left[name]:
-                start(task.model)  # the next day of a chain
-            if not left[name]:
-                yield from finished(task.model)
+            """Takes in a day, once those before it are in: people read them in that order."""
+            measured[file] = result
+            days = building[model.name]
+            while days and days[0][1] in measured:
+                task, file = days.popleft()
+                rows, credits, seconds = measured.pop(file)
+                draft.put(model.name, file, task.day, (rows, credits), fingerprint=task.fingerprint)
+                yield Built(model.name, task.day, rows, credits, seconds)
+            if not days:
+                start(model)  # the next day of a chain
+            if not days:
+                yield from finished(model)
 
         def finished(model: Statement) -> Iterator[Checked]:
             sorter.done(model.name)
@@ -516,7 +520,7 @@ class Models:
                         if not model.is_view:
                             tasks[name] = self._tasks(draft, model, clock, settings, force)
                             start(model)
-                        if not left[name]:
+                        if not building[name]:
                             yield from finished(model)
                 while grains and len(jobs) < CORES:
                     grains.popleft()()

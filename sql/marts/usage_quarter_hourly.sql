@@ -17,9 +17,11 @@ select
         as error_count,  -- status ≥ 400 or an error code
     sum(case when fallback_from is not null or fallback_depth > 0 then 1 else 0 end)::bigint
         as fallback_count,  -- another model served
-    least(sum(coalesce(prompt_tokens, 0)), 9223372036854775807)::bigint as prompt_tokens,
-    least(sum(coalesce(completion_tokens, 0)), 9223372036854775807)::bigint as completion_tokens,
-    least(sum(coalesce(total_tokens, 0)), 9223372036854775807)::bigint as total_tokens,
+    least(sum(coalesce(prompt_tokens, 0)), 9223372036854775807)::bigint as prompt_tokens,  -- in
+    least(sum(coalesce(completion_tokens, 0)), 9223372036854775807)::bigint
+        as completion_tokens,  -- out
+    least(sum(coalesce(total_tokens, 0)), 9223372036854775807)::bigint
+        as total_tokens,  -- as stated, else in plus out
     sum(credits) as credits,  -- exact
 from staging.requests
 where usage_date = $day

@@ -124,7 +124,7 @@ class House:
         for built in self.models.build(draft, clock, {}):
             if isinstance(built, Built):
                 days[built.table].append(built.day)
-        return {table: sorted(built, key=str) for table, built in days.items()}
+        return days
 
 
 def event(day: int, name: str, credits: int) -> str:
