@@ -379,13 +379,15 @@ class Landing:
             self.draft.remark(f"Source '{self.source.name}': nothing lies at {self.location}.")
         for name in unknown:
             self.draft.remark(
-                f"{name} was not read: its suffix is none of .jsonl, .ndjson, .csv (.gz)."
+                f"{name} was not read: its suffix is none of .jsonl, .ndjson, .csv (.gz, .zst)."
             )
         new = [item for item in objects if not self.seen.knows(self.source.gateway, item)]
         batch: list[SpooledObject] = []
         for index, item in enumerate(new):
             batch.append(item)
-            full = sum(member.size * (8 if member.packed else 1) for member in batch) >= BATCH_BYTES
+            full = (
+                sum(member.size * (8 if member.packing else 1) for member in batch) >= BATCH_BYTES
+            )
             if full or index == len(new) - 1:
                 self._land_batch(batch)
                 log.info("landed %d of %d objects of %s", index + 1, len(new), self.source.name)
@@ -395,7 +397,7 @@ class Landing:
 
     def _land_batch(self, batch: list[SpooledObject]) -> None:
         for item in batch:
-            if not item.packed:
+            if not item.packing:
                 item.path = _plainly_named(item, self.draft.spool)
         with ThreadPoolExecutor(2) as readers, ThreadPoolExecutor(2) as scanners:
             for read in [

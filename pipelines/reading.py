@@ -19,11 +19,12 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
@@ -38,6 +39,7 @@ CHUNK = 4 * 2**20
 PENDING_CHUNKS = 4
 NESTING_LIMIT = 512
 SUFFIXES = {".jsonl": "json", ".ndjson": "json", ".csv": "csv"}
+PACKINGS = {".gz": b"\x1f\x8b", ".zst": b"\x28\xb5\x2f\xfd"}  # suffix → how such bytes begin
 FUTURE_SECONDS = 300
 
 
@@ -386,7 +388,7 @@ class SpooledObject:
     modified_ns: int
     shape: Literal["json", "csv"]
     path: Path
-    packed: bool
+    packing: str  # .gz, .zst, or nothing
     sha256: str = ""
     line_count: int = 0
     suspicion: str = ""  # why the clean path may not be trusted with it
@@ -429,12 +431,12 @@ def shown(place: Path | str) -> str:
     return os.fsencode(place).decode("utf-8", errors="replace")
 
 
-def shape_of(name: str) -> tuple[Literal["json", "csv"], bool] | None:
-    """(shape, whether gzip) by the suffixes of a name; None for a suffix the house doesn't know."""
-    packed = name.endswith(".gz")
-    suffix = Path(name.removesuffix(".gz")).suffix
-    shape = SUFFIXES.get(suffix)
-    return (shape, packed) if shape else None  # type: ignore[return-value]
+def shape_of(name: str) -> tuple[Literal["json", "csv"], str] | None:
+    """(shape, packing) by the suffixes of a name; None for a suffix the house doesn't know."""
+    last = Path(name).suffix
+    packing = last if last in PACKINGS else ""
+    shape = SUFFIXES.get(Path(name.removesuffix(packing)).suffix)
+    return (shape, packing) if shape else None  # type: ignore[return-value]
 
 
 def read_through(spooled: SpooledObject, scan: "Scan", spool: Path, scanners: Executor) -> None:
@@ -448,13 +450,13 @@ def read_through(spooled: SpooledObject, scan: "Scan", spool: Path, scanners: Ex
     hasher = hashlib.sha256()
     target = None
     source = spooled.path
-    if spooled.packed:
+    if spooled.packing:
         target = spooled.place_in(spool).open("wb")
     inflated = 0
     try:
-        for chunk in scanned(_chunks(source, spooled.packed), scan, spooled, scanners):
+        for chunk in scanned(_chunks(source, spooled.packing), scan, spooled, scanners):
             inflated += len(chunk)
-            if spooled.packed and (
+            if spooled.packing and (
                 inflated > INFLATED_LIMIT
                 or inflated > 64 * 2**20 + RATIO_LIMIT * max(1, spooled.size)
             ):
@@ -463,7 +465,7 @@ def read_through(spooled: SpooledObject, scan: "Scan", spool: Path, scanners: Ex
             if target is not None:
                 target.write(chunk)
     except (ObjectRefused, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        spooled.refused = str(error) or "truncated gzip"
+        spooled.refused = str(error) or f"truncated {spooled.packing}"
         spooled.sha256 = sha256_of(source)
         return
     finally:
@@ -496,21 +498,38 @@ def scanned(
         spooled.learn(scan(b"", rest, spooled))
 
 
-def _chunks(path: Path, packed: bool) -> Iterator[bytes]:
+def _chunks(path: Path, packing: str) -> Iterator[bytes]:
     with path.open("rb") as raw:
-        magic = raw.read(2)
+        begins = raw.read(4)
         raw.seek(0)
-        if packed != (magic == b"\x1f\x8b") and (packed or magic == b"\x1f\x8b"):
-            if packed and not magic:
+        found = next((one for one, magic in PACKINGS.items() if begins.startswith(magic)), "")
+        if found != packing:
+            if packing and not begins:
                 return
-            raise ObjectRefused("name and content disagree about gzip")
-        if not packed:
-            while chunk := raw.read(CHUNK):
-                yield chunk
+            raise ObjectRefused(
+                f"name and content disagree about {packing or found}, by how it begins"
+            )
+        if packing == ".zst":
+            yield from _unpacked_zstd(raw)
             return
-        with gzip.GzipFile(fileobj=raw) as stream:
+        with gzip.GzipFile(fileobj=raw) if packing else nullcontext(raw) as stream:
             while chunk := stream.read(CHUNK):
                 yield chunk
+
+
+def _unpacked_zstd(raw: BinaryIO) -> Iterator[bytes]:
+    """Arrow's decoder sees truncation, corruption and what is no frame behind the last."""
+    stream = pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd")
+    while True:
+        try:
+            chunk = stream.read(CHUNK)
+        except OSError as error:
+            if error.errno is not None:  # the disk's word, not the decoder's
+                raise
+            raise ObjectRefused(str(error)) from None
+        if not chunk:
+            return
+        yield chunk
 
 
 # ---- the careful path -----------------------------------------------------------------------

@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from pipelines import contents
 from pipelines.calendar import Clock
@@ -95,6 +96,14 @@ def spend_log(request_id: str = "req_1", spend: float | str = 0.025, **stated: A
 def jsonl(lines: Iterable[Line | str]) -> str:
     """Records, or lines as they are, one a line."""
     return "".join((x if isinstance(x, str) else json.dumps(x)) + "\n" for x in lines)
+
+
+def packed(suffix: str, text: str) -> bytes:
+    """A text as a file with this suffix holds it."""
+    plain = text.encode()
+    if suffix == ".gz":
+        return gzip.compress(plain, mtime=0)
+    return bytes(pa.compress(plain, codec="zstd", asbytes=True)) if suffix == ".zst" else plain
 
 
 def csv(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -178,16 +187,14 @@ class House:
     # ---- in ---------------------------------------------------------------------------------
 
     def put(self, name: str, content: Iterable[Line | str] | str | bytes) -> Path:
-        """A file under `landing/`: records as JSON lines, or what is given; packed where it
-        ends in .gz.
+        """A file under `landing/`: records as JSON lines, or what is given; a text is packed where
+        the name ends in .gz or .zst.
         """
         path = self.folder / "landing" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if not isinstance(content, str | bytes):
             content = jsonl(content)
-        plain = content.encode() if isinstance(content, str) else content
-        is_packed = name.endswith(".gz") and isinstance(content, str)
-        path.write_bytes(gzip.compress(plain, mtime=0) if is_packed else plain)
+        path.write_bytes(packed(path.suffix, content) if isinstance(content, str) else content)
         return path
 
     # ---- nights -----------------------------------------------------------------------------

@@ -3,7 +3,6 @@ arrival.
 """
 
 import csv
-import gzip
 import hashlib
 import io
 import itertools
@@ -18,7 +17,7 @@ import pytest
 from pipelines.calendar import utc_now
 from pipelines.models import Models
 from pipelines.night import Told
-from tests.houses import House, jsonl, request, spend_log
+from tests.houses import House, jsonl, packed, request, spend_log
 
 FACTS = "request_id, completed_at, workspace_id, api_key_id, model, total_tokens, credits"
 
@@ -166,6 +165,7 @@ def test_the_same_object_under_any_name_or_packing_changes_nothing(house: House)
     before = house.bytes()
     house.put("requests/deep/copy.jsonl", text)
     house.put("requests/packed.jsonl.gz", text)
+    house.put("requests/packed.ndjson.zst", text)
 
     house.night()
 
@@ -188,21 +188,30 @@ def test_a_grown_file_adds_its_new_lines_and_a_vanished_one_takes_nothing(house:
     ]
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "garbage", "not packed", "cut trailer"])
+@pytest.mark.parametrize(
+    ("suffix", "damage"),
+    [
+        *((".gz", damage) for damage in ("truncated", "flipped", "garbage", "plain", "cut")),
+        # A flipped bit shows only in a frame that carries a checksum.
+        *((".zst", damage) for damage in ("truncated", "garbage", "plain", "cut", "gzip")),
+    ],
+)
 def test_an_object_whose_bytes_cannot_be_trusted_is_refused_whole(
-    house: House, damage: str
+    house: House, suffix: str, damage: str
 ) -> None:
-    packed = gzip.compress(jsonl([request(f"req_{n}") for n in range(500)]).encode(), mtime=0)
-    middle = len(packed) // 2
+    text = jsonl([request(f"req_{n}") for n in range(500)])
+    whole = packed(suffix, text)
+    middle = len(whole) // 2
     damaged = {
-        "truncated": packed[:middle],
-        "flipped": packed[:middle] + bytes([packed[middle] ^ 16]) + packed[middle + 1 :],
-        "garbage": packed + b"garbage",
-        "not packed": jsonl([request()]).encode(),
-        "cut trailer": packed[:-4],
+        "truncated": whole[:middle],
+        "flipped": whole[:middle] + bytes([whole[middle] ^ 16]) + whole[middle + 1 :],
+        "garbage": whole + b"garbage",
+        "plain": text.encode(),
+        "cut": whole[:-4],
+        "gzip": packed(".gz", text),
     }[damage]
-    house.put("requests/bad.jsonl.gz", damaged)
-    house.put("requests/good.jsonl.gz", jsonl([request("good")]))
+    house.put(f"requests/bad.jsonl{suffix}", damaged)
+    house.put(f"requests/good.jsonl{suffix}", jsonl([request("good")]))
 
     house.night()
 
@@ -216,13 +225,14 @@ def test_an_object_whose_bytes_cannot_be_trusted_is_refused_whole(
     ]
 
 
-def test_members_and_zero_padding_of_gzip_are_fine(house: House) -> None:
-    parts = [gzip.compress(jsonl([request(name)]).encode()) for name in ("a", "b")]
-    house.put("requests/a.jsonl.gz", b"".join(parts) + bytes(512))
+def test_members_and_zero_padding_of_gzip_and_frames_of_zstd_are_fine(house: House) -> None:
+    for suffix, padding, names in ((".gz", bytes(512), "ab"), (".zst", b"", "cd")):
+        parts = [packed(suffix, jsonl([request(name)])) for name in names]
+        house.put(f"requests/a.jsonl{suffix}", b"".join(parts) + padding)
 
     house.night()
 
-    assert [row["request_id"] for row in requests(house)] == ["a", "b"]
+    assert [row["request_id"] for row in requests(house)] == ["a", "b", "c", "d"]
 
 
 def test_an_empty_object_has_no_record(house: House) -> None:

@@ -123,7 +123,7 @@ def scanners() -> Iterator[Executor]:
 
 def passed(chunks: list[bytes], scanners: Executor) -> SpooledObject:
     """An object whose bytes have passed in these chunks."""
-    item = SpooledObject("a.jsonl", 0, 0, "json", Path("a.jsonl"), False)
+    item = SpooledObject("a.jsonl", 0, 0, "json", Path("a.jsonl"), "")
     assert list(scanned(chunks, SCAN, item, scanners)) == chunks
     return item
 
@@ -240,7 +240,7 @@ def test_a_format_without_exact_numbers_is_searched_too(tmp_path: Path, house_of
 def test_a_plain_day_is_not_suspect(tmp_path: Path, scanners: Executor) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(jsonl(request(f"req_{number}") for number in range(5000)))
-    item = SpooledObject(str(path), path.stat().st_size, 0, "json", path, False)
+    item = SpooledObject(str(path), path.stat().st_size, 0, "json", path, "")
 
     read_through(item, SCAN, tmp_path, scanners)
 
