@@ -13,6 +13,7 @@ import logging
 import pkgutil
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -400,37 +401,57 @@ class Landing:
             if not item.packing:
                 item.path = _plainly_named(item, self.draft.spool)
         with ThreadPoolExecutor(2) as readers, ThreadPoolExecutor(2) as scanners:
-            for read in [
+            reads = [
                 readers.submit(read_through, item, self.scan, self.draft.spool, scanners)
                 for item in batch
-            ]:
-                read.result()
-        fresh: list[SpooledObject] = []
-        for item in batch:
-            if (self.source.gateway, item.sha256) not in self.seen.objects:
-                fresh.append(item)
-            self.seen.add(self.source.gateway, item)
-        rows: list[dict[str, Any]] = []
+            ]
+            for read in reads:
+                with suppress(FileNotFoundError):  # gone since it was listed: no longer still
+                    read.result()
+        still = [item for item in batch if item.is_still]
+        moving = {item.location for item in batch} - {item.location for item in still}
+        fresh = {
+            item.sha256: item
+            for item in reversed(still)
+            if (self.source.gateway, item.sha256) not in self.seen.objects
+        }
         groups: dict[tuple[tuple[str, ...] | None, bool], list[SpooledObject]] = {}
-        for item in fresh:
-            header = _csv_header(item.path) if item.shape == "csv" and not item.refused else None
-            if item.refused or item.suspicion or not item.size:
+        for item in still:
+            if fresh.get(item.sha256) is not item or item.refused or item.suspicion:
                 continue
-            if header and len({name.lower() for name in header}) < len(header):
-                continue  # the engine knows no case, and of two columns takes the first
+            header = _csv_header(item.path) if item.shape == "csv" else None
+            if not item.size or (
+                # the engine knows no case, and of two columns takes the first
+                header and len({name.lower() for name in header}) < len(header)
+            ):
+                continue
             groups.setdefault((header, item.is_plain), []).append(item)
+        rows: list[dict[str, Any]] = []
         for (header, is_plain), objects in groups.items():
             rows += self._land_clean(objects, header, is_plain)
-        done = {row["object_sha256"] for row in rows}
-        for item in fresh:
-            if item.sha256 not in done:
-                rows.append(self._land_careful(item))
+        landed = {row["object_sha256"] for row in rows}
+        for item in still:
+            if fresh.get(item.sha256) is item and item.sha256 not in landed:
+                rows += self._land_careful(item)
+        landed = {row["object_sha256"] for row in rows}
         if rows:
             self.draft.append("raw.source_objects", arrow_table(TABLES["raw.source_objects"], rows))
-        aside = [self._aside(item, line) for item in fresh for line in _set_aside(item)]
+        aside = [
+            self._aside(fresh[row["object_sha256"]], line)
+            for row in rows
+            for line in _set_aside(fresh[row["object_sha256"]])
+        ]
         if aside:
             self.draft.append("raw.quarantine", arrow_table(TABLES["raw.quarantine"], aside))
         for item in batch:
+            is_landed = item.sha256 in landed or item.sha256 not in fresh
+            if is_landed and item.location not in moving:
+                self.seen.add(self.source.gateway, item)
+            else:
+                self.draft.remark(
+                    f"{shown(item.location)} changed while it was read: it is left for the next "
+                    "night."
+                )
             if item.path.parent == self.draft.spool:
                 item.path.unlink(missing_ok=True)
 
@@ -480,7 +501,8 @@ class Landing:
         sound = [
             item
             for item, first_row in zip(objects, first_rows, strict=True)
-            if wholes[item.sha256].adds_up(
+            if (item.packing or item.is_still)
+            and wholes[item.sha256].adds_up(
                 first_row + heading, item.line_count - heading, self.latest
             )
         ]
@@ -582,27 +604,33 @@ class Landing:
 
     # ---- the careful path -------------------------------------------------------------------
 
-    def _land_careful(self, item: SpooledObject) -> dict[str, Any]:
-        """Line by line: the good ones land, the bad ones are set aside."""
+    def _land_careful(self, item: SpooledObject) -> list[dict[str, Any]]:
+        """Line by line: the good ones land, the bad ones are set aside. Returns the account; none
+        where the object changed meanwhile, which nothing is kept of.
+        """
         if item.refused:
-            return self._account(item, 1, Landed())
+            return [self._account(item, 1, Landed())]
         connection = self.draft.connection
         table = self.draft.name("careful")
         select = self._select("incoming", source_object=_one_word(item.sha256), source_line="_line")
         connection.register("incoming", arrow_rows([], self.format))
         connection.execute(f"create temp table {table} as {select} limit 0", self._values())
-        for chunk in _chunks_of(
-            careful_rows(item, self.format, self.zone, self.latest), CAREFUL_ROWS
-        ):
-            self._insert(item, f"insert into {table} {select}", chunk)
+        with suppress(FileNotFoundError):  # gone since it was hashed: no longer still
+            for chunk in _chunks_of(
+                careful_rows(item, self.format, self.zone, self.latest), CAREFUL_ROWS
+            ):
+                self._insert(item, f"insert into {table} {select}", chunk)
         item.quarantine.sort(key=lambda line: line.line_number or 0)
         file = self.draft.new_file("parquet")
         self.draft.copy(f"from {table}", file, options=REQUEST_FILES)
         connection.execute(f"drop table {table}")
+        if not item.packing and not item.is_still:
+            file.unlink()
+            return []
         landed = self._landed(file)
         self._keep(file, landed)
         whole = _wholes(landed).get(item.sha256, Landed())
-        return self._account(item, item.read_count, whole)
+        return [self._account(item, item.read_count, whole)]
 
     def _insert(self, item: SpooledObject, insert: str, rows: list[dict[str, Any]]) -> None:
         """Inserts typed rows; those that our columns can't hold (a sum over 2^63, a status over

@@ -401,6 +401,15 @@ class SpooledObject:
         """Where its bytes may lie while they pass through: a name without meaning to the engine."""
         return spool / hashlib.sha256(os.fsencode(self.location)).hexdigest()[:24]
 
+    @property
+    def is_still(self) -> bool:
+        """Whether it lies there as it was found: not one that is being written, nor one gone."""
+        try:
+            stat = Path(self.location).stat()
+        except FileNotFoundError:
+            return False
+        return (stat.st_size, stat.st_mtime_ns) == (self.size, self.modified_ns)
+
     def learn(self, scanned: "Scanned") -> None:
         """Takes in what was found in a part of it."""
         self.line_count += scanned.line_count

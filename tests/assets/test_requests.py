@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 
+from assets import requests as landing
 from pipelines.calendar import utc_now
 from pipelines.models import Models
 from pipelines.night import Told
+from pipelines.store import Draft
 from tests.houses import House, jsonl, packed, request, spend_log
 
 FACTS = "request_id, completed_at, workspace_id, api_key_id, model, total_tokens, credits"
@@ -233,6 +235,48 @@ def test_members_and_zero_padding_of_gzip_and_frames_of_zstd_are_fine(house: Hou
     house.night()
 
     assert [row["request_id"] for row in requests(house)] == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("line", ["", "not json"], ids=["clean", "careful"])
+@pytest.mark.parametrize("moment", ["hashed", "read"])
+@pytest.mark.parametrize("fate", ["grows", "vanishes"])
+def test_an_object_that_changes_while_it_is_read_is_left_for_the_next_night(
+    house: House, monkeypatch: pytest.MonkeyPatch, line: str, moment: str, fate: str
+) -> None:
+    """Nothing is kept of it: what would be kept is not what was hashed."""
+    path = house.put("requests/a.jsonl", [request("a"), *filter(None, [line])])
+    house.put("requests/b.jsonl", [request("b")])
+
+    def change() -> None:
+        if path.exists() and path.stat().st_size < 1000:
+            grown = path.read_text() + jsonl([request("c", note="x" * 1000)])
+            path.write_text(grown) if fate == "grows" else path.unlink()
+
+    hashes, copies = landing.read_through, Draft.copy
+
+    def read_through(*arguments: Any) -> None:
+        hashes(*arguments)
+        if moment == "hashed":
+            change()
+
+    def copy(*arguments: Any, **named: Any) -> None:
+        copies(*arguments, **named)
+        change()
+
+    monkeypatch.setattr(landing, "read_through", read_through)
+    if moment == "read":
+        monkeypatch.setattr(Draft, "copy", copy)
+    told = [event.sentence for event in house.night() if isinstance(event, Told)]
+    monkeypatch.undo()
+
+    assert any("a.jsonl changed while it was read" in sentence for sentence in told)
+    assert [row["request_id"] for row in requests(house)] == ["b"]
+    assert house.value("select count(*) from ops.quarantine") == 0
+
+    house.night()
+
+    expected = ["a", "b", "c"] if fate == "grows" else ["b"]
+    assert [row["request_id"] for row in requests(house)] == expected
 
 
 def test_an_empty_object_has_no_record(house: House) -> None:
