@@ -7,6 +7,7 @@ import hashlib
 import io
 import itertools
 import json
+import random
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -277,6 +278,40 @@ def test_an_object_that_changes_while_it_is_read_is_left_for_the_next_night(
 
     expected = ["a", "b", "c"] if fate == "grows" else ["b"]
     assert [row["request_id"] for row in requests(house)] == expected
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_every_record_stands_at_its_line_whatever_lies_beside_it(house: House, seed: int) -> None:
+    """Objects of one batch share statements: plain ones, odd ones, such as only the careful path
+    reads, of several days, with blank lines, a BOM, CRLF, no last line end, or nothing at all.
+    """
+    choice = random.Random(seed)
+    expected = {}
+    kinds = ("plain", "blank", "crlf", "bom", "odd", "bad", "days", "no end")
+    for number in range(8):
+        kind = choice.choice(kinds)
+        lines = []
+        for index in range(choice.randrange(1 if kind == "bom" else 0, 30)):
+            day = choice.choice(("18", "19", "20")) if kind == "days" else "20"
+            credits = "1.5" if kind == "odd" else 1.5
+            line = request(f"{number}/{index}", f"2026-11-{day}T10:00:00Z", credits_used=credits)
+            if kind in ("blank", "bad") and choice.random() < 0.2:
+                lines.append("" if kind == "blank" else "{bad")
+            lines.append(json.dumps(line))
+            expected[line["request_id"]] = (f"{number}.jsonl", len(lines))
+        end = "\r\n" if kind == "crlf" else "\n"
+        text = end.join(lines) + (end if lines and kind != "no end" else "")
+        house.put(f"requests/{number}.jsonl", ("\ufeff" if kind == "bom" else "") + text)
+
+    house.night()
+
+    rows = house.rows(
+        "select request_id, source_line, location from marts.requests "
+        "join ops.source_objects on object_sha256 = source_object"
+    )
+    found = {row["request_id"]: (Path(row["location"]).name, row["source_line"]) for row in rows}
+    assert found == expected
+    accounts(house)
 
 
 def test_an_empty_object_has_no_record(house: House) -> None:
