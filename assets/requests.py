@@ -60,6 +60,7 @@ REQUEST_COLUMNS: dict[str, tuple[str, str]] = {
     "source_name": ("varchar", "The [[requests]] source it came by"),
     "format": ("varchar", "The format of that source"),
     "request_id": ("varchar", "Opaque and case-sensitive, unique for ever within a gateway"),
+    "call_id": ("varchar", "What a request's attempts share, where the log has a line for each"),
     "completed_at": ("timestamp", "When the request completed and was metered, UTC"),
     "usage_date": ("date", "The UTC day of completed_at"),
     "workspace_id": ("varchar", "As the record states it"),
@@ -154,17 +155,24 @@ TABLES: dict[str, RawTable] = {
         },
     ),
     "staging.request_ids": RawTable(
-        "A hash of a request's gateway and id, to find other records of it: an index, rebuilt "
-        "when DuckDB changes its hash.",
-        {"id_hash": ("ubigint", "hash(gateway, request_id) of the DuckDB named in the snapshot")},
+        "A hash of a request's gateway and id, and one of its call where it has one, to find other "
+        "records of it: an index, in order, rebuilt when DuckDB changes its hash.",
+        {
+            "id_hash": (
+                "ubigint",
+                "hash(gateway, request_id), or hash(gateway, 'call', call_id), of the DuckDB named "
+                "in the snapshot",
+            )
+        },
         by_day=True,
     ),
     "staging.request_contests": RawTable(
-        "A record of a request that has several records, repeated for each day on which one of "
-        "them stands.",
+        "A record of a request that has several records, or of one that shares a call with it, "
+        "repeated for each day on which one of them stands.",
         {
             **REQUEST_COLUMNS,
-            "contest_date": ("date", "A day on which a record of this request stands"),
+            "contest_id": ("varchar", "The least request_id among them"),
+            "contest_date": ("date", "A day on which a record of this contest stands"),
         },
         by_day=True,
     ),
@@ -175,6 +183,9 @@ TABLES: dict[str, RawTable] = {
 REQUEST_FILES = ", parquet_version v2, write_bloom_filter false, dictionary_size_limit 3000"
 ENGINE = f"DuckDB {duckdb.__version__}"
 IDENTITY = "hash(gateway, request_id)"
+CALL = "case when call_id is not null then hash(gateway, 'call', call_id) end"
+# In groups of 16,384 one id is found by reading one group a day.
+INDEX_FILES = ", row_group_size 16384"
 
 
 @functools.cache
@@ -708,11 +719,14 @@ class Landing:
 
     def _index(self, new: Mapping[date, list[Path]]) -> list[Path]:
         """Writes the id index of new objects; returns its files."""
-        identity = f"hash({quote(self.source.gateway)}, request_id)"
         fresh = []
         for day, files in new.items():
-            select = f"select {identity} as id_hash from {parquet_list(files)} order by 1"
-            item = self.draft.append("staging.request_ids", select, day)
+            select = _identities(
+                parquet_list(files),
+                quote(self.source.gateway),
+                has_calls="call_id" in self.format.request,
+            )
+            item = self.draft.append("staging.request_ids", select, day, options=INDEX_FILES)
             self.draft.mark("staging.request_ids", day, ENGINE)
             fresh.append(self.draft.locate(item))
         return fresh
@@ -790,31 +804,68 @@ def _touched(draft: Draft, history: list[Path], fresh: list[Path]) -> int:
     return int(count)
 
 
+def _identities(records: str, gateway: str = "gateway", *, has_calls: bool = True) -> str:
+    """The id index of records, as a select."""
+    select = f"select {IDENTITY.replace('gateway', gateway)} as id_hash from {records}"
+    if has_calls:
+        call = CALL.replace("gateway", gateway)
+        select += f" union all select {call} from {records} where call_id is not null"
+    return f"{select} order by 1"
+
+
 def _settle(draft: Draft) -> None:
     """Writes the contests of the ids in `touched`: all their records, for every day on which one
     stands.
     """
     connection = draft.connection
-    days = [
-        day
-        for day in draft.days("staging.request_ids")
-        if connection.execute(
-            f"select count(*) from touched semi join "
-            f"{parquet_list(draft.files('staging.request_ids', [day]))} using (id_hash)"
-        ).fetchall()[0][0]
-    ]
-    records = TABLES["raw.requests"].rows_of(draft.files("raw.requests", days))
-    connection.execute(
-        f"""create or replace temp table contests as
-            select * from (select *, {IDENTITY} as id_hash from ({records}))
-            semi join touched using (id_hash)
-            qualify count(*) over (partition by gateway, request_id) > 1"""
-    )
     names = ", ".join(REQUEST_COLUMNS)
+    while True:
+        days = [
+            day
+            for day in draft.days("staging.request_ids")
+            if connection.execute(
+                f"select count(*) from touched semi join "
+                f"{parquet_list(draft.files('staging.request_ids', [day]))} using (id_hash)"
+            ).fetchall()[0][0]
+        ]
+        records = TABLES["raw.requests"].rows_of(draft.files("raw.requests", days))
+        connection.execute(
+            f"""create or replace temp table contests as
+                select {names}, {IDENTITY} as id_hash, {CALL} as call_hash, request_id as contest_id
+                from ({records})
+                where {IDENTITY} in (from touched) or {CALL} in (from touched)"""
+        )
+        # An attempt brings its call's other attempts, and each of them other records of its id.
+        added = connection.execute(
+            """insert into touched
+               select unnest([id_hash, call_hash]) from contests where call_hash is not null
+               except from touched returning id_hash"""
+        ).fetchall()
+        if not any(row[0] is not None for row in added):
+            break
+    while connection.execute(
+        """update contests set contest_id = least_id from (
+               select id_hash, min(contest_id) as least_id from (
+                   select id_hash, contest_id from contests
+                   union all
+                   select others.id_hash, min(calls.contest_id)
+                   from contests as others
+                   inner join contests as calls using (gateway, call_id)
+                   group by all
+               ) group by all
+           ) as known
+           where known.id_hash = contests.id_hash and least_id < contest_id"""
+    ).fetchall() != [(0,)]:
+        pass
+    connection.execute(  # hashes that met by chance
+        """delete from contests where (gateway, contest_id) in (
+               select (gateway, contest_id) from contests group by gateway, contest_id
+               having count(*) = 1)"""
+    )
     for day in days:
         kept = draft.files("staging.request_contests", [day])
         before = (
-            f"union all select {names}, contest_date "
+            f"union all select {names}, contest_id, contest_date "
             f"from {parquet_list(kept, options=', hive_partitioning = false')} "
             "anti join contests using (gateway, request_id)"
             if kept
@@ -828,9 +879,9 @@ def _settle(draft: Draft) -> None:
         draft.replace(
             "staging.request_contests",
             f"""select * from (
-                    select {names}, date '{day}' as contest_date from contests
-                    where (gateway, request_id) in
-                        (select (gateway, request_id) from contests where usage_date = date '{day}')
+                    select {names}, contest_id, date '{day}' as contest_date from contests
+                    where (gateway, contest_id) in
+                        (select (gateway, contest_id) from contests where usage_date = date '{day}')
                     {before}
                 ) order by gateway, request_id, source_object, source_line""",
             day,
@@ -845,9 +896,8 @@ def _reindex(draft: Draft, *, all_days: bool = False) -> None:
             files = parquet_list(
                 draft.files("raw.requests", [day]), options=", hive_partitioning = false"
             )
-            draft.replace(
-                "staging.request_ids", f"select {IDENTITY} as id_hash from {files} order by 1", day
-            )
+            draft.drop("staging.request_ids", day)
+            draft.append("staging.request_ids", _identities(files), day, options=INDEX_FILES)
             draft.mark("staging.request_ids", day, ENGINE)
 
 

@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from decimal import Context, Decimal, Inexact, InvalidOperation
+from datetime import UTC, datetime, timedelta
+from decimal import ROUND_HALF_UP, Context, Decimal, Inexact, InvalidOperation
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 from zoneinfo import ZoneInfo
@@ -237,8 +237,23 @@ def _completed(value: Any, name: str, zone: Zone) -> datetime:
     return instant
 
 
+EPOCH_SECONDS = re.compile(r"[0-9]{9,10}(?:\.[0-9]+)?", re.ASCII)
+
+
+def _epoch(value: Any, name: str, zone: Zone) -> datetime:
+    """Seconds since 1970 as a binary float: what lies beyond the microsecond is not in it."""
+    if value is None or value == "":
+        raise RecordRefused(f"{name} is missing")
+    if not isinstance(value, str) or not EPOCH_SECONDS.fullmatch(value):
+        raise RecordRefused(f"{name} is not seconds since 1970")
+    seconds = Decimal(repr(float(value))).quantize(Decimal("1E-6"), rounding=ROUND_HALF_UP)
+    return datetime(1970, 1, 1) + timedelta(microseconds=int(seconds * 1_000_000))
+
+
 def _document(value: Any, name: str, zone: Zone) -> str | None:
-    """A JSON document carried as text (LiteLLM's metadata); read with try(): refuses nothing."""
+    """A JSON document, in the line or carried as text (LiteLLM's metadata); read with try():
+    refuses nothing.
+    """
     if value is None or value == "":
         return None
     return value if isinstance(value, str) else json.dumps(value)
@@ -342,6 +357,17 @@ COMPLETED = Kind(
     f"case when {{0}} is null then error('instant') else {CLEAN_INSTANT} end",
     "timestamp",
     _completed,
+    MICROSECONDS,
+    needed=True,
+)
+
+# A double's own text has at most seventeen digits, so seven behind the point.
+EPOCH = Kind(
+    "varchar",
+    r"case when regexp_full_match({0}, '[0-9]{{9,10}}(\.[0-9]{{1,9}})?') "
+    "then make_timestamp(({0}::decimal(20, 6) * 1000000)::bigint) else error('epoch') end",
+    "timestamp",
+    _epoch,
     MICROSECONDS,
     needed=True,
 )
@@ -700,7 +726,7 @@ def careful_rows(
             row: dict[str, Any] = {"_line": number, "_place": (number, offset, len(text))}
             for name, kind in known.fields.items():
                 row[name] = kind.careful(record.get(name), name, zone)
-                if kind is COMPLETED and row[name] > latest:
+                if name == known.request["completed_at"] and row[name] > latest:
                     raise RecordRefused(f"{name} is in the future")
         except RecordRefused as error:
             spooled.set_aside(number, offset, text, str(error))
@@ -748,7 +774,7 @@ def _decode(text: bytes, fields: Mapping[str, Kind]) -> Mapping[str, Any]:
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         objects.append(items)
-        return dict(items)
+        return dict(reversed(items))  # of a name given twice, the engine too takes the first
 
     try:
         record = json.loads(

@@ -362,9 +362,11 @@ def copy_parquet(
     options: str = "",
 ) -> None:
     """Writes a select as the house writes Parquet; `options`: more of COPY's."""
+    if "row_group_size" not in options:
+        options += f", row_group_size {ROW_GROUP}"
     connection.execute(
         f"copy ({sql}) to {quote(str(target))} (format parquet, compression zstd, "
-        f"compression_level 1, row_group_size {ROW_GROUP}{options})",
+        f"compression_level 1{options})",
         dict(parameters) if parameters else None,
     )
 

@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.calendar import Clock
 from pipelines.contents import raw_tables
-from pipelines.models import Models, empty_select
+from pipelines.models import Models, Statement, empty_select
 from pipelines.settings import Settings
 from pipelines.store import connect
 
@@ -40,10 +40,11 @@ def run_model(models: Models) -> Callable[..., list[dict[str, Any]]]:
         **parameters: object,
     ) -> list[dict[str, Any]]:
         statement = models.models.get(table) or models.claims[table]
-        unknown = set(inputs) - set(statement.inputs)
+        stored, views = looked_through(models, statement, inputs)
+        unknown = set(inputs) - set(stored)
         assert not unknown, f"{table} does not read {unknown}"
         connection = connect()
-        for name in statement.inputs:
+        for name in stored:
             types = models.types(name)
             connection.execute(f"create table {name} as {empty_select(types)}")
             for row in inputs.get(name, []):
@@ -54,6 +55,8 @@ def run_model(models: Models) -> Callable[..., list[dict[str, Any]]]:
                 connection.execute(
                     f"insert into {name} ({columns}) values ({marks})", list(row.values())
                 )
+        for name in views:
+            connection.execute(f"create view {name} as {models.models[name].sql}")
         end = as_of or datetime.combine(day or date(2026, 11, 20), datetime.min.time())
         clock = Clock(as_of=end, arrived_at=end) if as_of else Clock.at(day=day or end.date())
         values = Settings().parameters() | clock.parameters(day) | parameters
@@ -68,6 +71,33 @@ def run_model(models: Models) -> Callable[..., list[dict[str, Any]]]:
         return rows
 
     return run
+
+
+def looked_through(
+    models: Models, statement: Statement, given: Mapping[str, Rows]
+) -> tuple[list[str], list[str]]:
+    """What a statement stands on: tables, and views that nobody gives rows for, each after those
+    that it reads.
+    """
+    stored: list[str] = []
+    views: list[str] = []
+    for name in statement.inputs:
+        model = models.models.get(name)
+        if model is None or name in given or not set(given) & deep(models, name):
+            stored.append(name)
+            continue
+        below, above = looked_through(models, model, given)
+        stored += [table for table in below if table not in stored]
+        views += [*(view for view in above if view not in views), name]
+    return stored, views
+
+
+def deep(models: Models, name: str) -> set[str]:
+    """All that a view reads, through other views too."""
+    model = models.models.get(name)
+    if model is None or not model.is_view:
+        return set()
+    return set(model.inputs).union(*(deep(models, table) for table in model.inputs))
 
 
 @pytest.fixture

@@ -297,6 +297,8 @@ class House:
 REQUEST_MODELS = (
     "staging/keys",
     "staging/request_counts",
+    "staging/request_losers",
+    "staging/request_rankings",
     "staging/request_winners",
     "staging/requests",
     "marts/requests",

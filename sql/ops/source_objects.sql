@@ -2,19 +2,15 @@
 -- corroborating + duplicate + quarantined.
 --
 -- grain: object_sha256, source
--- looks back: staging.request_contests all days, staging.request_winners all days
+-- looks back: staging.request_losers all days
 with losers as (
     select
-        records.source_object as object_sha256,
-        records.source_name as source,
-        count(*) filter (where records.format = winners.format) as duplicate_count,
-        count(*) filter (where records.format <> winners.format) as corroborating_count,
-    from staging.request_contests as records
-    inner join staging.request_winners as winners using (gateway, request_id)
-    where
-        records.contest_date = records.usage_date
-        and (records.source_object, records.source_line)
-        <> (winners.source_object, winners.source_line)
+        source_object as object_sha256,
+        source_name as source,
+        count_if(counts_as = 'folded') as folded_count,
+        count_if(counts_as = 'duplicate') as duplicate_count,
+        count_if(counts_as = 'corroborating') as corroborating_count,
+    from staging.request_losers
     group by 1, 2
 ),
 
@@ -30,9 +26,9 @@ select
     location,  -- where it was first found
     arrived_at,  -- UTC
     read_count,  -- records in it
-    landed_count - coalesce(duplicate_count, 0) - coalesce(corroborating_count, 0)
-        as accepted_count,  -- records that stand for their requests
-    folded_count,  -- attempts that belong to another record
+    landed_count - coalesce(losers.folded_count, 0) - coalesce(duplicate_count, 0)
+    - coalesce(corroborating_count, 0) as accepted_count,  -- records that stand for their requests
+    coalesce(losers.folded_count, 0) as folded_count,  -- attempts that belong to another record
     coalesce(corroborating_count, 0) as corroborating_count,  -- of lower formats
     coalesce(duplicate_count, 0) as duplicate_count,  -- of the same format
     quarantined_count,  -- set aside: see ops.quarantine

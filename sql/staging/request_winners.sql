@@ -1,51 +1,13 @@
 -- The record that speaks for a request of which several records arrived.
 --
--- Rank: the source's format in the contract's order, the latest completed_at, the most credits, the
--- smallest sha256 of the typed record; never the order of arrival, but among records equal in all
--- of that, where the first landed stands. What the winner leaves null is filled from records of
--- lower formats, which corroborate it; never from a duplicate of its own format.
+-- What the winner leaves null is filled from records of lower formats, which corroborate it; never
+-- from a duplicate of its own format.
 --
 -- grain: gateway, request_id
-with records as (
-    select
-        contests.*,
-        sources.workspace_id as source_workspace_id,
-        list_position(
-            [
-                'canonical', 'usage_api', 'litellm_spendlogs', 'litellm_payload', 'openrouter_csv',
-                'usage_csv', 'client_log',
-            ],
-            format
-        ) as format_rank,
-        sha256(to_json([
-            request_id, completed_at::varchar, contests.workspace_id, api_key_id, member_id, source,
-            requested_model, model, fallback_from, fallback_depth::varchar, status::varchar,
-            error_code, is_streamed::varchar, prompt_tokens::varchar, completion_tokens::varchar,
-            total_tokens::varchar, credits::varchar, latency_ms::varchar, gateway_in_at::varchar,
-            provider_in_at::varchar, provider_out_at::varchar, gateway_out_at::varchar,
-        ])::varchar) as record_sha256,
-    from staging.request_contests as contests
-    left join raw.sources as sources using (source_name)
-    where contest_date = $day
-),
-
-ranked as (
-    select
-        *,
-        row_number() over (
-            partition by gateway, request_id
-            order by
-                format_rank, completed_at desc, credits desc, record_sha256,
-                arrived_at, source_object, source_line
-        ) as place,
-        min(format_rank) over (partition by gateway, request_id) as best_format_rank,
-    from records
-),
-
-speaking as (
+with speaking as (
     select *
-    from ranked
-    where place = 1 or format_rank > best_format_rank
+    from staging.request_rankings
+    where contest_date = $day and counts_as in ('winner', 'corroborating')
 )
 
 select
