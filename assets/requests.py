@@ -14,9 +14,10 @@ import pkgutil
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -33,10 +34,12 @@ from pipelines.reading import (
     Scan,
     SpooledObject,
     arrow_rows,
+    careful_lines,
     careful_rows,
     read_through,
     shape_of,
     shown,
+    sift,
 )
 from pipelines.settings import RequestSource, Settings, SettingsError
 from pipelines.store import (
@@ -427,8 +430,9 @@ class Landing:
             if (self.source.gateway, item.sha256) not in self.seen.objects
         }
         groups: dict[tuple[tuple[str, ...] | None, bool], list[SpooledObject]] = {}
+        sifted: dict[bool, list[SpooledObject]] = {}
         for item in still:
-            if fresh.get(item.sha256) is not item or item.refused or item.suspicion:
+            if fresh.get(item.sha256) is not item or item.refused or item.is_hopeless:
                 continue
             header = _csv_header(item.path) if item.shape == "csv" else None
             if not item.size or (
@@ -436,10 +440,24 @@ class Landing:
                 header and len({name.lower() for name in header}) < len(header)
             ):
                 continue
+            if item.doubtful or item.odd:
+                if header is None:
+                    sifted.setdefault(item.is_plain, []).append(item)
+                continue
             groups.setdefault((header, item.is_plain), []).append(item)
         rows: list[dict[str, Any]] = []
         for (header, is_plain), objects in groups.items():
-            rows += self._land_clean(objects, header, is_plain)
+            clean = self._land_clean(objects, header, is_plain, by_halves=header is not None)
+            rows += [
+                self._account(item, clean[item.sha256].rows, clean[item.sha256])
+                for item in objects
+                if item.sha256 in clean
+            ]
+            if header is None:
+                left = [item for item in objects if item.sha256 not in clean]
+                sifted.setdefault(is_plain, []).extend(left)
+        for is_plain, objects in sifted.items():
+            rows += self._land_sifted(objects, is_plain)
         landed = {row["object_sha256"] for row in rows}
         for item in still:
             if fresh.get(item.sha256) is item and item.sha256 not in landed:
@@ -478,35 +496,47 @@ class Landing:
     # ---- the clean path ---------------------------------------------------------------------
 
     def _land_clean(
-        self, objects: list[SpooledObject], header: tuple[str, ...] | None, is_plain: bool
-    ) -> list[dict[str, Any]]:
-        """Lands objects together, strictly typed, in one statement; returns the account of each.
-        Where that raises, fewer at a time; one that doesn't add up is left to the careful path.
+        self,
+        objects: list[SpooledObject],
+        header: tuple[str, ...] | None,
+        is_plain: bool,
+        *,
+        is_sifted: bool = False,
+        by_halves: bool = True,
+    ) -> dict[str, "Landed"]:
+        """Lands objects together, strictly typed, in one statement; returns what landed of each,
+        and nothing of one that does not add up. Where the statement raises, which does not say for
+        which object, they are tried by halves, or none lands.
         """
+        if not objects:
+            return {}
         file = self.draft.new_file("parquet")
         heading = 0 if header is None else 1
         first_rows, row = [], 0
         for item in objects:
             first_rows.append(row - heading)
             row += item.line_count - heading
+        first_row = _by_file([str(first_row) for first_row in first_rows])
         select = self._select(
-            f"(select {self._typed(header, is_plain)}, file_index "
-            f"from {self._reader(objects, header, is_plain)})",
+            f"(select {self._typed(header, is_plain)}, file_index{', _aside' if is_sifted else ''} "
+            f"from {self._reader(objects, header, is_plain, is_sifted=is_sifted)})",
             source_object=_by_file([_one_word(item.sha256) for item in objects]),
-            first_row=_by_file([str(first_row) for first_row in first_rows]),
+            first_row=f"{first_row} - _aside" if is_sifted else first_row,
         )
         try:
             self.draft.copy(select, file, self._values(), options=REQUEST_FILES)
         except (duckdb.Error, UnicodeDecodeError):
             file.unlink(missing_ok=True)
-            if len(objects) == 1:
-                return []
+            if len(objects) == 1 or not by_halves:
+                return {}
             half = len(objects) // 2
-            return [
-                account
+            return {
+                sha256: landed
                 for some in (objects[:half], objects[half:])
-                for account in self._land_clean(some, header, is_plain)
-            ]
+                for sha256, landed in self._land_clean(
+                    some, header, is_plain, is_sifted=is_sifted
+                ).items()
+            }
         landed = self._landed(file)
         wholes = {item.sha256: Landed() for item in objects} | _wholes(landed)
         sound = [
@@ -520,16 +550,18 @@ class Landing:
         if len(sound) < len(objects) or len(wholes) > len(objects):
             file.unlink()
             again = sound if len(sound) < len(objects) else []
-            return self._land_clean(again, header, is_plain) if again else []
+            return self._land_clean(again, header, is_plain, is_sifted=is_sifted)
         self._keep(file, landed)
-        accounts = []
-        for item in objects:
-            whole = wholes[item.sha256]
-            accounts.append(self._account(item, whole.rows, whole))
-        return accounts
+        return wholes
 
     def _reader(
-        self, objects: list[SpooledObject], header: tuple[str, ...] | None, is_plain: bool
+        self,
+        objects: list[SpooledObject],
+        header: tuple[str, ...] | None,
+        is_plain: bool,
+        *,
+        is_sifted: bool = False,
+        is_lenient: bool = False,
     ) -> str:
         paths = f"[{', '.join(quote(str(item.path)) for item in objects)}]"
         if header is not None:
@@ -538,14 +570,23 @@ class Landing:
                 "escape = '\"', strict_mode = true, null_padding = false, "
                 "hive_partitioning = false)"
             )
-        columns = ", ".join(
-            f"{quote(name)}: '{kind.plain.column if is_plain and kind.plain else kind.column}'"
+        kinds = {
+            name: kind.plain.column if is_plain and kind.plain else kind.column
             for name, kind in self.format.fields.items()
-        )
-        return (
+        }
+        columns = ", ".join(f"{quote(name)}: '{kind}'" for name, kind in kinds.items())
+        if is_sifted:
+            record = ", ".join(f'"{name}" {kind}' for name, kind in kinds.items())
+            columns = f"_aside: 'bigint', record: {quote(f'struct({record})')}"
+        reader = (
             f"read_json({paths}, format = 'newline_delimited', columns = {{{columns}}}, "
-            f"maximum_depth = {NESTING_LIMIT}, hive_partitioning = false)"
+            f"maximum_depth = {NESTING_LIMIT + is_sifted}, hive_partitioning = false"
+            f"{', ignore_errors = true' if is_lenient else ''})"
         )
+        if is_sifted:
+            fields = ", ".join(f'record."{name}" as "{name}"' for name in kinds)
+            return f"(select {fields}, _aside, file_index from {reader})"
+        return reader
 
     def _typed(self, header: tuple[str, ...] | None, is_plain: bool) -> str:
         """The typed value of each field of the format."""
@@ -555,9 +596,97 @@ class Landing:
             if header is not None:
                 cell = f"nullif({cell}, '')" if name in header else "null"
                 cell = f"{cell}::{kind.column}"
-            sql = kind.plain.sql if is_plain and kind.plain else kind.clean
-            typed.append(f'{sql.format(cell)} as "{name}"')
+            typed.append(f'{kind.typed(cell, is_plain=is_plain)} as "{name}"')
         return ", ".join(typed)
+
+    # ---- sifting ----------------------------------------------------------------------------
+
+    def _land_sifted(self, objects: list[SpooledObject], is_plain: bool) -> list[dict[str, Any]]:
+        """Lands JSON objects some of whose lines are in doubt: those by themselves, the rest as if
+        they had never been there. Returns the account of each that adds up.
+        """
+        doubts = self._doubts(objects, is_plain)
+        table = self._careful_table("null::varchar")
+        whole: list[SpooledObject] = []
+        parts: list[SpooledObject] = []
+        for item in objects:
+            if item.sha256 not in doubts:
+                continue
+            aside = sorted({*doubts[item.sha256], *item.doubtful, *(item.odd if is_plain else ())})
+            if not aside:
+                whole.append(item)
+                continue
+            part = replace(
+                item,
+                path=item.place_in(self.draft.spool).with_suffix(".sifted"),
+                line_count=item.line_count - len(aside),
+            )
+            item.read_count = part.line_count
+            item.quarantine.clear()
+            with suppress(FileNotFoundError):  # gone since it was hashed: no longer still
+                lines = sift(item, aside, part.path)
+                self._insert_all(
+                    item, table, careful_lines(lines, item, self.format, self.zone, self.latest)
+                )
+                parts.append(part)
+        landed = self._land_clean(whole, None, is_plain)
+        landed |= self._land_clean(parts, None, is_plain, is_sifted=True)
+        for part in parts:
+            part.path.unlink()
+            if part.sha256 not in landed:
+                self.draft.connection.execute(
+                    f"delete from {table} where source_object = {quote(part.sha256)}"
+                )
+        for sha256, some in _wholes(self._keep_table(table)).items():
+            landed[sha256] = landed[sha256] + some if landed[sha256].rows else some
+        return [
+            self._account(
+                item,
+                landed[item.sha256].rows if item in whole else item.read_count,
+                landed[item.sha256],
+            )
+            for item in objects
+            if item.sha256 in landed
+        ]
+
+    def _doubts(self, objects: list[SpooledObject], is_plain: bool) -> dict[str, list[int]]:
+        """Lines of objects, from 1, that can't be typed strictly; nothing of an object of which not
+        every line became a row.
+        """
+        completed = self.format.request["completed_at"]
+        doubts = [
+            kind.in_doubt(
+                f'"{name}"',
+                is_plain=is_plain,
+                latest=f"timestamp '{self.latest}'" if name == completed else "",
+            )
+            for name, kind in self.format.fields.items()
+        ]
+        file = self.draft.new_file("parquet")
+        try:
+            self.draft.copy(
+                f"select file_index, ({' or '.join(doubts)}) as is_in_doubt "
+                f"from {self._reader(objects, None, is_plain, is_lenient=True)}",
+                file,
+            )
+        except (duckdb.Error, UnicodeDecodeError):
+            file.unlink(missing_ok=True)
+            return {}
+        rows = parquet_list([file], options=", file_row_number = true")
+        query = self.draft.connection.execute
+        counts = dict(query(f"select file_index, count(*) from {rows} group by 1").fetchall())
+        lines: dict[int, list[int]] = {index: [] for index in range(len(objects))}
+        first_rows = [0, *accumulate(counts.get(index, 0) for index in lines)]
+        for index, row in query(
+            f"select file_index, file_row_number from {rows} where is_in_doubt order by 2"
+        ).fetchall():
+            lines[index].append(row - first_rows[index] + 1)
+        file.unlink()
+        return {
+            item.sha256: lines[index]
+            for index, item in enumerate(objects)
+            if counts.get(index, 0) == item.line_count
+        }
 
     def _select(
         self, source: str, *, source_object: str, source_line: str = "null", first_row: str = "null"
@@ -621,27 +750,39 @@ class Landing:
         """
         if item.refused:
             return [self._account(item, 1, Landed())]
-        connection = self.draft.connection
-        table = self.draft.name("careful")
-        select = self._select("incoming", source_object=_one_word(item.sha256), source_line="_line")
-        connection.register("incoming", arrow_rows([], self.format))
-        connection.execute(f"create temp table {table} as {select} limit 0", self._values())
+        table = self._careful_table(_one_word(item.sha256))
         with suppress(FileNotFoundError):  # gone since it was hashed: no longer still
-            for chunk in _chunks_of(
-                careful_rows(item, self.format, self.zone, self.latest), CAREFUL_ROWS
-            ):
-                self._insert(item, f"insert into {table} {select}", chunk)
+            self._insert_all(item, table, careful_rows(item, self.format, self.zone, self.latest))
         item.quarantine.sort(key=lambda line: line.line_number or 0)
+        if not item.packing and not item.is_still:
+            self.draft.connection.execute(f"drop table {table}")
+            return []
+        whole = _wholes(self._keep_table(table)).get(item.sha256, Landed())
+        return [self._account(item, item.read_count, whole)]
+
+    def _careful_table(self, source_object: str) -> str:
+        """An empty table of our columns, for rows that were read line by line."""
+        table = self.draft.name("careful")
+        self.draft.connection.register("incoming", arrow_rows([], self.format))
+        select = self._select("incoming", source_object=source_object, source_line="_line")
+        self.draft.connection.execute(
+            f"create temp table {table} as {select} limit 0", self._values()
+        )
+        return table
+
+    def _insert_all(self, item: SpooledObject, table: str, rows: Iterable[dict[str, Any]]) -> None:
+        select = self._select("incoming", source_object=quote(item.sha256), source_line="_line")
+        for chunk in _chunks_of(rows, CAREFUL_ROWS):
+            self._insert(item, f"insert into {table} {select}", chunk)
+
+    def _keep_table(self, table: str) -> list["Landed"]:
+        """Keeps what stands in such a table, and drops it; returns what that is."""
         file = self.draft.new_file("parquet")
         self.draft.copy(f"from {table}", file, options=REQUEST_FILES)
-        connection.execute(f"drop table {table}")
-        if not item.packing and not item.is_still:
-            file.unlink()
-            return []
+        self.draft.connection.execute(f"drop table {table}")
         landed = self._landed(file)
         self._keep(file, landed)
-        whole = _wholes(landed).get(item.sha256, Landed())
-        return [self._account(item, item.read_count, whole)]
+        return landed
 
     def _insert(self, item: SpooledObject, insert: str, rows: list[dict[str, Any]]) -> None:
         """Inserts typed rows; those that our columns can't hold (a sum over 2^63, a status over

@@ -2,10 +2,11 @@
 odd record becomes.
 
 First the bytes pass once: hashed, their lines counted, searched for what DuckDB reads otherwise
-than it should. Then one of two ways, with one outcome. The clean path: DuckDB reads the object
-whole and strictly typed; it stands only when nothing raised and every line became a row. Otherwise
-the careful path: each line by itself, in Python, good ones kept, bad ones set aside with their
-place and reason. What a field *is* is said once, by its kind.
+than it should. Then one of three ways, with one outcome. The clean path: DuckDB reads the object
+whole and strictly typed; it stands only when nothing raised and every line became a row. Where some
+lines are in doubt they are sifted out, and the rest is read so. The careful path, for those lines
+or for all: each by itself, in Python, good ones kept, bad ones set aside with their place and
+reason. What a field *is* is said once, by its kind.
 """
 
 import csv
@@ -23,6 +24,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal, Inexact, InvalidOperation
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 from zoneinfo import ZoneInfo
@@ -41,6 +43,7 @@ NESTING_LIMIT = 512
 SUFFIXES = {".jsonl": "json", ".ndjson": "json", ".csv": "csv"}
 PACKINGS = {".gz": b"\x1f\x8b", ".zst": b"\x28\xb5\x2f\xfd"}  # suffix → how such bytes begin
 FUTURE_SECONDS = 300
+SOME_LINES = 10_000  # so many lines are read by themselves before anybody asks what share they are
 
 
 class ObjectRefused(ValueError):
@@ -95,6 +98,22 @@ class Kind:
     needed: bool = False
     long_number: bool = False
     plain: Plain | None = None
+
+    def typed(self, cell: str, *, is_plain: bool) -> str:
+        """The typed value of a field, as SQL."""
+        return (self.plain.sql if is_plain and self.plain else self.clean).format(cell)
+
+    def in_doubt(self, cell: str, *, is_plain: bool, latest: str = "") -> str:
+        """Whether the typed value can't be had, or is an instant after `latest`, as SQL that raises
+        nothing. A field that the engine types was judged by its bytes.
+        """
+        if is_plain and self.plain and not self.needed:
+            return "false"
+        typed = re.sub(r"error\('[a-z]+'\)", "null", self.typed(cell, is_plain=is_plain))
+        if latest:
+            return f"not coalesce(try({typed}) <= {latest}, false)"
+        given = "" if self.needed else f" and {cell} <> ''"
+        return f"(try({typed}) is null{given})"
 
 
 Zone = ZoneInfo | None
@@ -291,6 +310,7 @@ def _absent(sql: str) -> str:
     return f"case when {{0}} is null or {{0}} = '' then null else {sql} end"
 
 
+NO_TEXT = r"[^\"n\s]"  # how a value begins that is neither a text nor null
 TEXT = Kind(
     "varchar",
     f"case when {SURELY_TEXT} then {{0}} when {{0}} is null or {{0}} = '' then null "
@@ -298,6 +318,7 @@ TEXT = Kind(
     "varchar",
     _text,
     pa.string(),
+    plain=Plain("varchar", "nullif({0}, '')", NO_TEXT),
 )
 IDENTIFIER = Kind(
     "varchar",
@@ -307,6 +328,11 @@ IDENTIFIER = Kind(
     _identifier,
     pa.string(),
     needed=True,
+    plain=Plain(
+        "varchar",
+        "case when {0} is null or {0} = '' then error('identifier') else {0} end",
+        NO_TEXT,
+    ),
 )
 DOCUMENT = Kind("varchar", "{0}", "varchar", _document, pa.string())
 CREDITS = Kind(
@@ -341,7 +367,7 @@ COUNT = Kind(
     _count,
     pa.int64(),
     # Typed, true is 1, " 1" is 1 and 1.5 is 2.
-    plain=Plain("bigint", "{0}", r"[^0-9n\s]|[0-9]+[.eE]"),
+    plain=Plain("bigint", "{0}", r"[^0-9n\s]|[0-9]{19}|[0-9]+[.eE]"),
 )
 FLAG = Kind(
     "varchar",
@@ -350,6 +376,7 @@ FLAG = Kind(
     "boolean",
     _flag,
     pa.bool_(),
+    plain=Plain("boolean", "{0}", r"[^tfn\s]"),
 )
 MOMENT = Kind("varchar", _absent(CLEAN_INSTANT), "timestamp", _instant, MICROSECONDS)
 COMPLETED = Kind(
@@ -417,8 +444,12 @@ class SpooledObject:
     packing: str  # .gz, .zst, or nothing
     sha256: str = ""
     line_count: int = 0
-    suspicion: str = ""  # why the clean path may not be trusted with it
-    is_plain: bool = False  # whether the engine's own typing reads it as it stands (Plain)
+    # Lines, from 1, that the engine may not be trusted with, and such that its own typing (Plain)
+    # reads otherwise; where these are many, it is not used.
+    doubtful: list[int] = field(default_factory=list)
+    odd: list[int] = field(default_factory=list)
+    is_plain: bool = False
+    is_hopeless: bool = False  # so many are doubtful that each line is read by itself
     refused: str = ""  # why nothing of it may be published
     quarantine: list["Quarantined"] = field(default_factory=list)
     read_count: int = 0
@@ -438,9 +469,16 @@ class SpooledObject:
 
     def learn(self, scanned: "Scanned") -> None:
         """Takes in what was found in a part of it."""
+        for lines, found in ((self.doubtful, scanned.doubtful), (self.odd, scanned.odd)):
+            for index in found:
+                number = self.line_count + 1 + index
+                if not lines or lines[-1] != number:  # a long line comes in several parts
+                    lines.append(number)
         self.line_count += scanned.line_count
-        self.suspicion = self.suspicion or scanned.suspicion
-        self.is_plain = self.is_plain and not scanned.is_odd
+        self.is_hopeless = len(self.doubtful) > max(SOME_LINES, self.line_count // 2)
+        if len(self.odd) > max(SOME_LINES, self.line_count // 20):
+            self.is_plain = False
+            self.odd.clear()
 
     def set_aside(self, number: int, offset: int, text: bytes, reason: str) -> None:
         """Remembers a line that does not land: by place, length and hash."""
@@ -581,17 +619,17 @@ LONG_NUMBER = r"[-+0-9.eE]{16}|[-+0-9.]+[eE]"
 
 @dataclass(frozen=True)
 class Scanned:
-    """What a part of an object showed: lines that end in it, why the clean path may not be trusted
-    with the object, whether a value is odd (Plain).
+    """What a part of an object showed: lines that end in it; and by their place among these, from
+    0, such as the engine may not be trusted with, or its own typing (Plain).
     """
 
     line_count: int
-    suspicion: str = ""
-    is_odd: bool = False
+    doubtful: Sequence[int] = ()
+    odd: Sequence[int] = ()
 
 
 class Scan:
-    """Counts lines as bytes pass, and says whether the clean path may be trusted with them.
+    """Counts lines as bytes pass, and finds those that the clean path may not be trusted with.
 
     A line that looks odd is held against the careful path's JSON before it counts: a text may hold
     `, }` or many brackets. Not looked for: NaN and Infinity in another spelling than Python's
@@ -615,55 +653,77 @@ class Scan:
         the last line, which has no end.
         """
         if not chunk:
-            return self._look(Scanned(1), rest, b"", len(rest), spooled, is_open=False)
-        lengths = list(map(len, io.BytesIO(chunk)))
-        is_open = not chunk.endswith(b"\n")
-        counted = Scanned(len(lengths) - is_open)
-        longest = max(len(rest) + lengths[0], max(lengths))
-        first = rest + chunk[: lengths[0]] if rest else b""
-        return self._look(counted, chunk, first, longest, spooled, is_open=is_open)
-
-    def _look(
-        self,
-        counted: Scanned,
-        chunk: bytes,
-        first: bytes,
-        longest: int,
-        spooled: SpooledObject,
-        *,
-        is_open: bool,
-    ) -> Scanned:
-        """`first` is the chunk's first line where that began before it; `is_open`: its last line
-        goes on behind it.
-        """
-        lines = counted.line_count
-        if spooled.suspicion:
-            return counted
-        if longest > LINE_LIMIT:
-            return Scanned(lines, "a long line")
+            chunk, rest = rest, b""
+            lengths, is_open = [len(chunk)], False
+        else:
+            lengths = list(map(len, io.BytesIO(chunk)))
+            is_open = not chunk.endswith(b"\n")
+        count = len(lengths) - is_open
+        lengths[0] += len(rest)
+        longest = max(lengths)
+        if spooled.is_hopeless:
+            return Scanned(count)
+        long = (
+            [index for index, length in enumerate(lengths) if length > LINE_LIMIT]
+            if (longest > LINE_LIMIT)
+            else []
+        )
         if spooled.shape != "json":
-            return counted
-        texts = (chunk, first) if first else (chunk,)
-        patterns = self._plain_patterns if spooled.is_plain else self._patterns
-        found = _match_any(patterns, texts)
-        is_odd = found and spooled.is_plain and _match_any(self._odd, texts)
-        if found and _match_any(self._long, texts):
-            return Scanned(lines, "a long number", is_odd)
-        if (b"\\" in chunk or b"\\" in first) and _match_any(ESCAPED_LETTER, texts):
-            suspicion = "a letter written as its number, which may hide a name, or a NUL"
-            return Scanned(lines, suspicion, is_odd)
-        if not found and longest <= 2 * NESTING_LIMIT:
-            return counted
-        within = io.BytesIO(chunk).readlines()
-        within[0] = first or within[0]
-        for line in within[:-1] if is_open else within:
-            brackets = line.count(b"[") + line.count(b"{") if len(line) > 2 * NESTING_LIMIT else 0
-            if brackets > NESTING_LIMIT or (found and LOOKS_ODD.search(line)):
-                try:
-                    _decode(line, {})
-                except RecordRefused as error:
-                    return Scanned(lines, str(error), is_odd)
-        return Scanned(lines, "", is_odd)
+            return Scanned(count, long)
+        lines = self._conspicuous(chunk, rest, spooled, is_open=is_open)
+        if longest > 2 * NESTING_LIMIT:
+            ends = list(accumulate(lengths))
+            for index, length in enumerate(lengths[:count]):
+                if 2 * NESTING_LIMIT < length <= LINE_LIMIT and index not in lines:
+                    line = (rest + chunk)[ends[index] - length : ends[index]]
+                    if line.count(b"[") + line.count(b"{") > NESTING_LIMIT:
+                        lines[index] = line
+        doubtful = {index for index, line in lines.items() if self._is_doubtful(line)}
+        odd = [
+            index
+            for index, line in lines.items()
+            if spooled.is_plain and index not in doubtful and _match_any(self._odd, line)
+        ]
+        return Scanned(count, sorted(doubtful.union(long)), sorted(odd))
+
+    def _conspicuous(
+        self, chunk: bytes, rest: bytes, spooled: SpooledObject, *, is_open: bool
+    ) -> dict[int, bytes]:
+        """The lines in which a pattern is found, by their place; an open last one comes again."""
+        patterns = list(self._plain_patterns if spooled.is_plain else self._patterns)
+        if b"\\" in chunk or b"\\" in rest:
+            patterns += ESCAPED_LETTER
+        found: dict[int, bytes] = {}
+        if rest:
+            end = chunk.find(b"\n") + 1
+            first = rest + (chunk[:end] if end else chunk)
+            if (end or not is_open) and _match_any(patterns, first):
+                found[0] = first
+        for pattern in patterns:
+            index = start = 0
+            while match := pattern.search(chunk, start):
+                begin = chunk.rfind(b"\n", start, match.start()) + 1 or start
+                index += chunk.count(b"\n", start, begin)
+                start = chunk.find(b"\n", begin) + 1
+                if not start:
+                    if not is_open and index not in found:
+                        found[index] = chunk[begin:]
+                    break
+                if index not in found:
+                    found[index] = chunk[begin:start]
+                index += 1
+        return found
+
+    def _is_doubtful(self, line: bytes) -> bool:
+        """Whether the engine may read the line otherwise than the careful path does."""
+        if _match_any(self._long, line) or (b"\\" in line and _match_any(ESCAPED_LETTER, line)):
+            return True
+        if LOOKS_ODD.search(line) or line.count(b"[") + line.count(b"{") > NESTING_LIMIT:
+            try:
+                _decode(line, {})
+            except RecordRefused:
+                return True
+        return False
 
 
 def _values(of: Mapping[str, list[str]]) -> str:
@@ -698,8 +758,8 @@ def _compiled(patterns: Iterable[str]) -> Sequence[Any]:
     return [re2.compile(pattern.encode(), options) for pattern in patterns]
 
 
-def _match_any(patterns: Sequence[Any], texts: Sequence[bytes]) -> bool:
-    return any(pattern.search(text) for pattern in patterns for text in texts)
+def _match_any(patterns: Sequence[Any], text: bytes) -> bool:
+    return any(pattern.search(text) for pattern in patterns)
 
 
 ESCAPED_LETTER = _compiled([r"\\u00(?:[4-7]|00)"])
@@ -712,12 +772,34 @@ def careful_rows(
     `spooled.quarantine`.
 
     `latest`: an instant after which a completed request is from the future. A row's `_place` is
-    where
-    it stands (line, byte offset, byte length), should our columns turn out not to hold it.
+    where it stands (line, byte offset, byte length), should our columns turn out not to hold it.
     """
     records = _json_records if spooled.shape == "json" else _csv_records
     spooled.read_count = 0
-    for number, offset, text, parse in records(spooled.path, known):
+    spooled.quarantine.clear()
+    with spooled.path.open("rb") as file:
+        yield from _judged(records(file, known), spooled, known, zone, latest)
+
+
+def careful_lines(
+    lines: Iterable["Line"],
+    spooled: SpooledObject,
+    known: RequestFormat,
+    zone: Zone,
+    latest: datetime,
+) -> Iterator[dict[str, Any]]:
+    """The same of some lines of a JSON object."""
+    yield from _judged(_records_of(lines, known), spooled, known, zone, latest)
+
+
+def _judged(
+    records: Iterable["Parsed"],
+    spooled: SpooledObject,
+    known: RequestFormat,
+    zone: Zone,
+    latest: datetime,
+) -> Iterator[dict[str, Any]]:
+    for number, offset, text, parse in records:
         spooled.read_count += 1
         try:
             if len(text) > LINE_LIMIT:
@@ -734,31 +816,80 @@ def careful_rows(
         yield row
 
 
+Line = tuple[int, int, bytes]  # its number from 1, byte offset, bytes with their end
 Parsed = tuple[int, int, bytes, Callable[[bytes], Mapping[str, Any]]]
 
 
-def _json_records(path: Path, known: RequestFormat) -> Iterator[Parsed]:
-    """Physical lines from 1, with their byte offsets; blank lines are not records."""
+def _json_records(file: BinaryIO, known: RequestFormat) -> Iterator[Parsed]:
+    """Physical lines from 1, with their byte offsets."""
+
+    def lines() -> Iterator[Line]:
+        offset = 0
+        for number, line in enumerate(iter(file.readline, b""), start=1):
+            yield number, offset, line
+            offset += len(line)
+
+    yield from _records_of(lines(), known)
+
+
+def _records_of(lines: Iterable[Line], known: RequestFormat) -> Iterator[Parsed]:
+    """What stands on lines, without their ends; blank lines are not records."""
 
     def parse(text: bytes) -> Mapping[str, Any]:
         return _decode(text, known.fields)
 
-    offset = 0
-    with path.open("rb") as file:
-        for number, line in enumerate(_bounded_lines(file), start=1):
-            start = offset
-            offset += len(line)
-            if number == 1 and line.startswith(b"\xef\xbb\xbf"):
-                line = line[3:]
-                start += 3
-            text = line.rstrip(b"\n")
-            text = text.removesuffix(b"\r")
-            if text.strip(b" \t\r"):
-                yield number, start, text, parse
+    for number, start, line in lines:
+        if number == 1 and line.startswith(b"\xef\xbb\xbf"):
+            line = line[3:]
+            start += 3
+        text = line.rstrip(b"\n")
+        text = text.removesuffix(b"\r")
+        if text.strip(b" \t\r"):
+            yield number, start, text, parse
 
 
-def _bounded_lines(file: io.BufferedReader) -> Iterator[bytes]:
-    yield from iter(file.readline, b"")
+def sift(spooled: SpooledObject, aside: Sequence[int], target: Path) -> Iterator[Line]:
+    """Writes the other lines of a JSON object to `target`, and gives those `aside` (numbers from 1,
+    ascending). Each is written as the `record` of an object whose `_aside` is how many were left
+    out before it, so that its number can be told from its place.
+    """
+    number, offset, next_aside = 1, 0, 0  # of the first line of a part
+    with spooled.path.open("rb") as source, target.open("wb") as file:
+        for part in _whole_lines(source):
+            count = part.count(b"\n") + (not part.endswith(b"\n"))
+            ends: list[int] | None = None
+            begin = 0
+            while next_aside < len(aside) and aside[next_aside] < number + count:
+                if ends is None:
+                    ends = [0, *accumulate(map(len, io.BytesIO(part)))]
+                index = aside[next_aside] - number
+                _write_wrapped(file, part[begin : ends[index]], next_aside)
+                yield aside[next_aside], offset + ends[index], part[ends[index] : ends[index + 1]]
+                begin = ends[index + 1]
+                next_aside += 1
+            _write_wrapped(file, part[begin:], next_aside)
+            number += count
+            offset += len(part)
+
+
+def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
+    """A file in parts that end where a line does."""
+    rest: list[bytes] = []
+    while chunk := file.read(CHUNK):
+        end = chunk.rfind(b"\n") + 1
+        if end:
+            yield b"".join([*rest, chunk[:end]])
+            rest.clear()
+        rest.append(chunk[end:])
+    if any(rest):
+        yield b"".join(rest)
+
+
+def _write_wrapped(file: BinaryIO, lines: bytes, count: int) -> None:
+    if lines:
+        opening = b'{"_aside":%d,"record":' % count
+        wrapped = lines.removesuffix(b"\n").replace(b"\n", b"}\n" + opening)
+        file.writelines([opening, wrapped, b"}\n"])
 
 
 def _decode(text: bytes, fields: Mapping[str, Kind]) -> Mapping[str, Any]:
@@ -818,7 +949,7 @@ def _depth(line: str) -> int:
     return deepest
 
 
-def _csv_records(path: Path, known: RequestFormat) -> Iterator[Parsed]:
+def _csv_records(file: BinaryIO, known: RequestFormat) -> Iterator[Parsed]:
     """CSV records by header name; the line is where the record begins, a quoted line break belongs
     to its record.
     """
@@ -826,41 +957,40 @@ def _csv_records(path: Path, known: RequestFormat) -> Iterator[Parsed]:
     header: list[str] | None = None
     unreadable = ""
     offset = number = 0
-    with path.open("rb") as file:
-        lines = iter(file.readline, b"")
-        for line in lines:
+    lines = iter(file.readline, b"")
+    for line in lines:
+        number += 1
+        start, first = offset, number
+        if number == 1 and line.startswith(b"\xef\xbb\xbf"):
+            line = line[3:]
+            start += 3
+            offset += 3
+        parts, length, quotes = [line], len(line), line.count(b'"')
+        while quotes % 2 and length <= 64 * LINE_LIMIT:
+            more = next(lines, b"")
+            if not more:
+                break
             number += 1
-            start, first = offset, number
-            if number == 1 and line.startswith(b"\xef\xbb\xbf"):
-                line = line[3:]
-                start += 3
-                offset += 3
-            parts, length, quotes = [line], len(line), line.count(b'"')
-            while quotes % 2 and length <= 64 * LINE_LIMIT:
-                more = next(lines, b"")
-                if not more:
-                    break
-                number += 1
-                parts.append(more)
-                length += len(more)
-                quotes += more.count(b'"')
-            text = b"".join(parts)
-            offset += length
-            text = text.removesuffix(b"\n").removesuffix(b"\r")
-            if not text.strip(b" \t"):
-                continue
-            if unreadable:
+            parts.append(more)
+            length += len(more)
+            quotes += more.count(b'"')
+        text = b"".join(parts)
+        offset += length
+        text = text.removesuffix(b"\n").removesuffix(b"\r")
+        if not text.strip(b" \t"):
+            continue
+        if unreadable:
+            yield first, start, text, _refuser(unreadable)
+        elif header is not None:
+            yield first, start, text, _csv_parser(header, known)
+        else:
+            try:
+                header = [name.strip() for name in _csv_cells(text)]
+            except RecordRefused as error:
+                # It is set aside like a record, lest a header that runs to the end is passed
+                # over in silence.
+                unreadable = f"the header can't be read: {error}"
                 yield first, start, text, _refuser(unreadable)
-            elif header is not None:
-                yield first, start, text, _csv_parser(header, known)
-            else:
-                try:
-                    header = [name.strip() for name in _csv_cells(text)]
-                except RecordRefused as error:
-                    # It is set aside like a record, lest a header that runs to the end is passed
-                    # over in silence.
-                    unreadable = f"the header can't be read: {error}"
-                    yield first, start, text, _refuser(unreadable)
 
 
 def _csv_cells(text: bytes) -> list[str]:

@@ -7,9 +7,9 @@ with losers as (
     select
         source_object as object_sha256,
         source_name as source,
-        count_if(counts_as = 'folded') as folded_count,
-        count_if(counts_as = 'duplicate') as duplicate_count,
-        count_if(counts_as = 'corroborating') as corroborating_count,
+        count(*) filter (where counts_as = 'folded') as folded_count,
+        count(*) filter (where counts_as = 'duplicate') as duplicate_count,
+        count(*) filter (where counts_as = 'corroborating') as corroborating_count,
     from staging.request_losers
     group by 1, 2
 ),
