@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from assets import decisions
+from assets import decisions, erasure
 from exports import files as export_files
 from exports.alerts import outbox
 from pipelines import warehouse
@@ -72,7 +72,7 @@ class Night:
     """One night over one root.
 
     `forced`: days that are built again though nothing they stand on changed (backfill);
-    `everything`: all below raw (rebuild).
+    `everything`: all below raw (rebuild). `lands`: whether it takes what has arrived.
     """
 
     settings: Settings
@@ -85,6 +85,7 @@ class Night:
     lands: bool = True
     wait_seconds: float = 60
     started_by: str = "meterhouse"
+    _erasures: list[erasure.Erasure] = field(default_factory=list)
     _broken: list[Checked] = field(default_factory=list)
 
     def run(self) -> Iterator[Event]:
@@ -108,8 +109,20 @@ class Night:
     def _work(self, store: Store, draft: Draft, journal: "NightJournal") -> Iterator[Event]:
         # a mistaken sink is said before the work
         outbox.arm(self.sinks, self.settings.alerts.sinks)
+        self._erasures = erasure.under_way(store)
+        stones = erasure.tombstones(store, self.settings)
+        if self._erasures:
+            yield Started("erase")
+            places = erasure.rewrite(draft, self._erasures)
+            if places and self.lands:  # the command has said so itself
+                draft.remark(
+                    f"Members were erased; files that were landed name them still, delete them: "
+                    f"{', '.join(places)}."
+                )
         yield Started("land")
         yield from self._land(draft)
+        if stones is not None:
+            erasure.hide_arrivals(draft, stones)
         yield Started("model")
         adopt_journals(draft)
         yield from self._model(draft)
@@ -132,6 +145,10 @@ class Night:
                 yield from self._audit(draft)
                 yield Published(self._publish(draft, journal))
             yield from self._derive(store, is_news=is_news)
+        if self._erasures:
+            yield Started("forget")
+            for sentence in erasure.finish(store, self.settings, self._erasures):
+                yield Told(sentence, is_failure=True)
         for remark in draft.remarks:
             yield Told(remark)
 
@@ -234,7 +251,7 @@ class Night:
     def _publish(self, draft: Draft, journal: "NightJournal") -> Snapshot:
         journal.now("published")
         draft.replace("ops.nights", journal.table())
-        snapshot = draft.publish(self.clock.as_of)
+        snapshot = draft.publish(self.clock.as_of, forgets=bool(self._erasures))
         journal.snapshot_id = snapshot.snapshot_id
         return snapshot
 
@@ -245,9 +262,11 @@ class Night:
         snapshot = store.snapshot()
         if snapshot is None:
             return
-        if is_news or warehouse.published_id(store.root) != snapshot.snapshot_id:
+        is_old = warehouse.published_id(store.root) != snapshot.snapshot_id
+        if is_news or is_old or self._erasures:
             yield Started("warehouse")
-            warehouse.build(store, snapshot, self.models)
+            # a copy of the old file, mended, would still hold what was taken out of it
+            warehouse.build(store, snapshot, self.models, anew=bool(self._erasures))
         export_files.deliver(
             store.root, snapshot, self.settings.path(self.settings.exports.location)
         )

@@ -205,10 +205,21 @@ class Journal:
 
     def entries(self) -> list[dict[str, Any]]:
         """Every line, in the order written."""
+        return [json.loads(path.read_text(encoding="utf-8")) for path in self._files()]
+
+    def rewrite(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        """Every line as `change` makes it, each whole or not at all: only to erase a member."""
         if not self.folder.is_dir():
-            return []
-        files = sorted(path for path in self.folder.glob("[0-9]*.json") if path.name[0] != ".")
-        return [json.loads(path.read_text(encoding="utf-8")) for path in files]
+            return
+        with filelock.FileLock(self.folder / ".lock"):
+            for path in self._files():
+                entry = json.loads(path.read_text(encoding="utf-8"))
+                changed = change(entry)
+                if changed != entry:
+                    write_whole(path, json.dumps(changed, default=str, sort_keys=True))
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("[0-9]*.json"))
 
 
 class Store:
@@ -643,8 +654,11 @@ class Draft:
 
     # ---- publishing -------------------------------------------------------------------------
 
-    def publish(self, as_of: datetime) -> Snapshot:
-        """fsync every draft, give it its name, replace `snapshot.json`. The caller has audited."""
+    def publish(self, as_of: datetime, *, forgets: bool = False) -> Snapshot:
+        """fsync every draft, give it its name, replace `snapshot.json`. The caller has audited.
+
+        `forgets`: what is superseded does not live on, and is gone with the next sweep.
+        """
         root = self.store.root
         named = {
             item.path
@@ -668,7 +682,7 @@ class Draft:
         self.pending.clear()
         now = utc_now()
         superseded = {}
-        if self.published is not None:
+        if self.published is not None and not forgets:
             superseded = {
                 path: since
                 for path, since in self.published.superseded.items()

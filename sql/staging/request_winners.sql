@@ -1,9 +1,11 @@
 -- The record that speaks for a request of which several records arrived.
 --
 -- Rank: the source's format in the contract's order, the latest completed_at, the most credits, the
--- smallest sha256 of the typed record; never the order of arrival, but among records equal in all
--- of that, where the first landed stands. What the winner leaves null is filled from records of
--- lower formats, which corroborate it; never from a duplicate of its own format.
+-- smallest sha256 of the typed record without its member, then the member (an erasure, which gives
+-- the member another name, must leave winners as they were); never the order of arrival, but among
+-- records equal in all of that, where the first landed stands. What the winner leaves null is
+-- filled from records of lower formats, which corroborate it; never from a duplicate of its own
+-- format.
 --
 -- grain: gateway, request_id
 with records as (
@@ -18,7 +20,7 @@ with records as (
             format
         ) as format_rank,
         sha256(to_json([
-            request_id, completed_at::varchar, contests.workspace_id, api_key_id, member_id, source,
+            request_id, completed_at::varchar, contests.workspace_id, api_key_id, source,
             requested_model, model, fallback_from, fallback_depth::varchar, status::varchar,
             error_code, is_streamed::varchar, prompt_tokens::varchar, completion_tokens::varchar,
             total_tokens::varchar, credits::varchar, latency_ms::varchar, gateway_in_at::varchar,
@@ -35,7 +37,7 @@ ranked as (
         row_number() over (
             partition by gateway, request_id
             order by
-                format_rank, completed_at desc, credits desc, record_sha256,
+                format_rank, completed_at desc, credits desc, record_sha256, member_id,
                 arrived_at, source_object, source_line
         ) as place,
         min(format_rank) over (partition by gateway, request_id) as best_format_rank,
