@@ -29,7 +29,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from assets import decisions, requests
+from assets import decisions, playground, requests
 from pipelines.calendar import DAY
 from pipelines.settings import Settings, SettingsError
 from pipelines.store import (
@@ -60,6 +60,7 @@ TEXTS: Mapping[str, tuple[str, ...]] = {
     "raw.members": ("name",),
     "raw.budgets": ("recipients",),
     "raw.keys": ("name",),
+    playground.TABLE: playground.TEXTS,
     **dict.fromkeys(PLACES, ("location",)),
 }
 ANOMALIES = ("anomaly", "drift", "woke")  # the kinds of alert that a member's spend may open
@@ -399,7 +400,7 @@ def _rename(
         file = draft.new_file("parquet")
         column = f"case member_id {whens} else member_id end as member_id"
         draft.copy(f"select * replace ({column}) from {source}", file, options=REQUESTS[table])
-        _swap(draft, table, key, item, file)
+        _swap(draft, table, key, item, file, item.rows)
 
 
 def _reword(
@@ -416,14 +417,22 @@ def _reword(
         places = pc.unique(before["location"]).to_pylist()
         if all(place is None or blot(place) == place for place in places):
             return
-    rows = [_reworded(table, row, given, blot) for row in before.to_pylist()]
+    rows = [
+        _reworded(table, row, given, blot)
+        for row in before.to_pylist()
+        # what the member said goes altogether
+        if table != playground.TABLE or row["member_id"] not in given
+    ]
+    if not rows:
+        draft.forget(table, date.fromisoformat(key), item)
+        return
     after = pa.Table.from_pylist(rows, schema=before.schema)
     if after.equals(before):
         return
     file = draft.new_file("parquet")
     draft.connection.register("incoming", after)
     draft.copy("from incoming", file)
-    _swap(draft, table, key, item, file)
+    _swap(draft, table, key, item, file, len(rows))
 
 
 def _reworded(table: str, row: Row, given: Mapping[str, str], blot: Callable[[str], str]) -> Row:
@@ -449,10 +458,10 @@ def _rows(draft: Draft, item: StoredObject) -> pa.Table:
     return draft.connection.sql(f"from {source}").to_arrow_table()
 
 
-def _swap(draft: Draft, table: str, key: str, item: StoredObject, file: Path) -> None:
-    """Puts a file of as many rows where an object stood in its partition."""
+def _swap(draft: Draft, table: str, key: str, item: StoredObject, file: Path, rows: int) -> None:
+    """Puts a file of so many rows, and of the same credits, where an object stood."""
     day = date.fromisoformat(key) if key != WHOLE else None
-    new = draft.adopt(table, file, day, (item.rows, item.credits))
+    new = draft.adopt(table, file, day, (rows, item.credits))
     part = draft.tables[table][key]
     objects = tuple(new if one is item else one for one in part.objects)
     draft.tables[table][key] = Partition(objects, part.fingerprint)

@@ -7,7 +7,7 @@ Knows nothing of Dagster or of a terminal: it yields what happened, and they sho
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from assets import decisions, erasure
+from assets import decisions, erasure, playground
 from exports import files as export_files
 from exports.alerts import outbox
 from pipelines import warehouse
@@ -120,7 +120,9 @@ class Night:
                     f"{', '.join(places)}."
                 )
         yield Started("land")
+        earlier = set(draft.pending)
         yield from self._land(draft)
+        yield from self._keep_history(draft, draft.pending.keys() - earlier, stones)
         if stones is not None:
             erasure.hide_arrivals(draft, stones)
         yield Started("model")
@@ -169,6 +171,23 @@ class Night:
                     if before[name].get(key) != partition:
                         day = date.fromisoformat(key) if key else None
                         yield Built(name, day, partition.rows, _credits(partition.objects), seconds)
+
+    def _keep_history(
+        self, draft: Draft, landed: Set[str], stones: erasure.Tombstones | None
+    ) -> Iterator[Event]:
+        """What was said in the Playground, where the settings ask for it."""
+        before = dict(draft.partitions(playground.TABLE))
+        began = time.monotonic()
+
+        def is_erased(member_id: str) -> bool:
+            return stones is not None and bool(stones.match([member_id]))
+
+        playground.keep(draft, self.settings, self.clock, landed, is_erased)
+        seconds = time.monotonic() - began
+        for key, partition in sorted(draft.partitions(playground.TABLE).items()):
+            if before.get(key) != partition:
+                day = date.fromisoformat(key)
+                yield Built(playground.TABLE, day, partition.rows, None, seconds)
 
     def _model(self, draft: Draft) -> Iterator[Event]:
         for table in set(draft.tables) - self.models.models.keys() - self.models.raw.keys():

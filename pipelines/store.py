@@ -457,6 +457,7 @@ class Draft:
         self._folder = store.root / ".drafts"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._numbers = itertools.count(1)
+        self.forgotten: set[str] = set()
         self.remarks: list[str] = []
 
     def remark(self, sentence: str) -> None:
@@ -575,6 +576,15 @@ class Draft:
         """Takes a partition out of what will be published."""
         self.tables.get(table, {}).pop(WHOLE if day is None else str(day), None)
 
+    def forget(self, table: str, day: date, item: StoredObject) -> None:
+        """Takes an object out of what will be published; its file does not live on superseded."""
+        part = self.tables[table][str(day)]
+        objects = tuple(one for one in part.objects if one != item)
+        self.tables[table][str(day)] = Partition(objects, part.fingerprint)
+        if not objects:
+            self.drop(table, day)
+        self.forgotten.add(item.path)
+
     def _write(
         self,
         table: str,
@@ -689,7 +699,7 @@ class Draft:
                 if now - datetime.fromisoformat(since) < SUPERSEDED_LIVE and path not in named
             }
             for item in self.published.objects():
-                if item.path not in named:
+                if item.path not in named | self.forgotten:
                     superseded[item.path] = now.isoformat()
         tables = {
             table: {key: asdict(part) for key, part in sorted(parts.items())}
@@ -709,6 +719,8 @@ class Draft:
             "superseded": superseded,
         }
         self.store.replace_snapshot(content)
+        for path in sorted(self.forgotten - named):  # else the next night's sweep does it
+            (root / path).unlink(missing_ok=True)
         self.published = self.store.snapshot()
         assert self.published is not None
         return self.published
