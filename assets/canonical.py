@@ -68,4 +68,6 @@ FORMAT = RequestFormat(
         "provider_out_at": "provider_out_at",
         "gateway_out_at": "gateway_out_at",
     },
+    # Assumed: the contract names no fields for it. What is asked of a chat is `messages`.
+    history={"messages": ("messages", "prompt"), "response": ("response", "output")},
 )

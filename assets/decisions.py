@@ -1,8 +1,9 @@
-"""What people say of alerts: acknowledged, snoozed, expected. A journal, as the sinks' answers are.
+"""What people say: of alerts (acknowledged, snoozed, expected), and that a member is erased. A
+journal, as the sinks' answers are.
 
 A decision is a fact of raw: written down durably when it is made, whatever night is running, and
-read by the next one. What follows from it is said in `sql/marts/budget_alerts.sql` (the state) and
-`exports/alerts/outbox.py` (what is still told).
+read by the next one. What follows from it is said in `sql/marts/budget_alerts.sql` (the state),
+`exports/alerts/outbox.py` (what is still told) and `assets/erasure.py` (an erasure).
 """
 
 import getpass
@@ -19,12 +20,13 @@ Decision = Literal["acknowledged", "snoozed", "expected"]
 
 TABLES = {
     "raw.decisions": RawTable(
-        "What a person said of an alert; the newest word on an alert counts.",
+        "What a person said of an alert, the newest word on it counts; or that a member is erased.",
         {
             "decision_id": ("varchar", "its own"),
-            "alert_id": ("varchar", "as in marts.budget_alerts"),
-            "decision": ("varchar", "acknowledged, snoozed or expected"),
+            "alert_id": ("varchar", "as in marts.budget_alerts; null for an erasure"),
+            "decision": ("varchar", "acknowledged, snoozed, expected or erased"),
             "until": ("timestamp", "when a snooze ends, UTC; null for the others"),
+            "member_id": ("varchar", "what stands for an erased member; null for the others"),
             "note": ("varchar", "what the person added; or null"),
             "decided_at": ("timestamp", "wall clock, UTC"),
             "decided_by": ("varchar", "the user of the operating system"),
@@ -61,6 +63,25 @@ def decide(
     }
     journal.append(line)
     return line
+
+
+def erased(member_id: str, key_mark: str, note: str | None = None) -> dict[str, Any]:
+    """The line that says that a member is erased, by the name that stands for it from now on, and
+    by which key that name was made.
+    """
+    now = utc_now()
+    return {
+        "decision_id": f"decision_{secrets.token_hex(8)}",
+        "alert_id": None,
+        "decision": "erased",
+        "until": None,
+        "member_id": member_id,
+        "key_mark": key_mark,
+        "note": _plain(note or "") or None,
+        "decided_at": now,
+        "decided_by": _plain(_person()),
+        "arrived_at": now,
+    }
 
 
 def _person() -> str:

@@ -900,6 +900,92 @@ def say_of_alert(
     )
 
 
+# ---- forgetting -----------------------------------------------------------------------------
+
+
+@main.group()
+def erase() -> None:
+    """Make a member unidentifiable, for good; every total stays as it is."""
+
+
+@erase.command()
+@click.argument("member_id")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--even-if-unknown", is_flag=True, help="Also one of whom nothing has arrived yet.")
+@note_option
+@click.pass_context
+def member(
+    ctx: click.Context, member_id: str, yes: bool, even_if_unknown: bool, note: str | None
+) -> None:
+    """Write everything that names a member again, without the name, and keep it out for ever."""
+    from assets import erasure
+
+    settings = settings_of(ctx)
+    store = Store(settings.root)
+    with published(settings.root) as reader:
+        traces = erasure.traces(reader.rows, member_id)
+        before = erasure.totals(reader.rows)
+        as_of = reader.as_of
+    stones = erasure.tombstones(store, settings)
+    if member_id.startswith(erasure.PREFIX) or (
+        not traces.is_known and stones is not None and stones.match([member_id])
+    ):
+        out.print("That member is erased already: nothing that is published names it.")
+        return
+    if not traces.is_known and not even_if_unknown:
+        raise Failed(
+            f"There is no member '{member_id}' in what is published; say --even-if-unknown to "
+            "keep out one of whom nothing has arrived yet."
+        )
+    if not yes:
+        click.confirm(
+            f"Erase member '{member_id}' from {counted(traces.request_count, 'request')} on "
+            f"{counted(traces.day_count, 'day')}? Nobody can undo it",
+            abort=True,
+            err=True,
+        )
+    with store.lock(60), published(settings.root) as reader:
+        names = erasure.traces(reader.rows, member_id).names  # a night may have learned another
+        decided = erasure.decide(store, settings, member_id, names, note)
+    err.print("Written down; a night carries it out now, and should it fail, the next one does.")
+    tags = {
+        "meterhouse/as_of": as_of.isoformat(),
+        "meterhouse/started_by": "meterhouse",
+        "meterhouse/lands": "no",
+    }
+    with Watcher("erase") as watcher:
+        run_night(settings, ctx.obj, tags, watcher)
+    for sentence in watcher.warnings:
+        err.print(f"[yellow]note:[/] {_escape(sentence)}", soft_wrap=True)
+    with published(settings.root) as reader:
+        after = erasure.totals(reader.rows)
+    renamed = erasure.renamed(before, {member_id: decided.given})
+    out.print(f"Erased: [bold]{decided.given}[/] stands for the member from now on.")
+    sums = f"{counted(after.request_count, 'request')}, {after.credits} credits"
+    if renamed == after:
+        out.print(f"Totals by day, model, key and member are as before: {sums}.")
+    elif renamed.but("member") == after.but("member"):
+        out.print(
+            f"Totals by day, model and key are as before: {sums}; between members some moved, as "
+            "records of one request differed in nothing but the member."
+        )
+    else:
+        out.print(
+            f"[yellow]Totals changed[/]: before, {counted(before.request_count, 'request')}, "
+            f"{before.credits} credits; now {sums}."
+        )
+    there = [place for place in traces.places if Path(place).exists()]
+    if there:
+        out.print(
+            f"{counted(len(there), 'file')} that landed still named the member when it was read; "
+            "to delete or mend them, and every copy of them, is up to you:"
+        )
+    for place in there:
+        sys.stdout.write(f"  {place}\n")
+    if watcher.failures:
+        raise Failed(" ".join(watcher.failures))
+
+
 # ---- files for elsewhere --------------------------------------------------------------------
 
 
@@ -951,6 +1037,7 @@ def export(
 @click.pass_context
 def doctor(ctx: click.Context) -> None:
     """Check the settings, the credentials, the sources and the free space, and say what to mend."""
+    from assets import erasure
     from assets.requests import formats, objects_at
 
     settings = settings_of(ctx)
@@ -991,6 +1078,11 @@ def doctor(ctx: click.Context) -> None:
     _doctor_stripe(settings, say)
     _doctor_email(settings, say)
     root = settings.root
+    try:
+        if stones := erasure.tombstones(Store(root), settings):
+            say(True, f"erased members: {len(stones.names)}, with the key of their names")
+    except SettingsError as error:
+        say(False, f"erased members: {error}")
     place = next(path for path in (root, *root.parents) if path.exists())
     free = shutil.disk_usage(place).free / 2**30
     say(free > 1, f"free space: {free:,.1f} GiB at {place}" + ("" if free > 1 else "; make room."))

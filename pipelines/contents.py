@@ -14,7 +14,7 @@ from types import ModuleType
 
 import assets
 import exports.alerts
-from assets import decisions
+from assets import decisions, playground
 from exports.alerts import outbox
 from pipelines import night
 from pipelines.models import Models
@@ -46,7 +46,12 @@ def sinks() -> Mapping[str, ModuleType]:
 
 def raw_tables() -> dict[str, RawTable]:
     """The shape of every table that models may read and no model makes."""
-    tables: dict[str, RawTable] = {**outbox.TABLES, **decisions.TABLES, **night.TABLES}
+    tables: dict[str, RawTable] = {
+        **outbox.TABLES,
+        **decisions.TABLES,
+        **playground.TABLES,
+        **night.TABLES,
+    }
     for module in sources():
         tables |= module.TABLES
     return tables

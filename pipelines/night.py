@@ -7,7 +7,7 @@ Knows nothing of Dagster or of a terminal: it yields what happened, and they sho
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from assets import decisions
+from assets import decisions, erasure, playground
 from exports import files as export_files
 from exports.alerts import outbox
 from pipelines import warehouse
@@ -72,7 +72,7 @@ class Night:
     """One night over one root.
 
     `forced`: days that are built again though nothing they stand on changed (backfill);
-    `everything`: all below raw (rebuild).
+    `everything`: all below raw (rebuild). `lands`: whether it takes what has arrived.
     """
 
     settings: Settings
@@ -85,6 +85,7 @@ class Night:
     lands: bool = True
     wait_seconds: float = 60
     started_by: str = "meterhouse"
+    _erasures: list[erasure.Erasure] = field(default_factory=list)
     _broken: list[Checked] = field(default_factory=list)
 
     def run(self) -> Iterator[Event]:
@@ -108,8 +109,22 @@ class Night:
     def _work(self, store: Store, draft: Draft, journal: "NightJournal") -> Iterator[Event]:
         # a mistaken sink is said before the work
         outbox.arm(self.sinks, self.settings.alerts.sinks)
+        self._erasures = erasure.under_way(store)
+        stones = erasure.tombstones(store, self.settings)
+        if self._erasures:
+            yield Started("erase")
+            places = erasure.rewrite(draft, self._erasures)
+            if places and self.lands:  # the command has said so itself
+                draft.remark(
+                    f"Members were erased; files that were landed name them still, delete them: "
+                    f"{', '.join(places)}."
+                )
         yield Started("land")
+        earlier = set(draft.pending)
         yield from self._land(draft)
+        yield from self._keep_history(draft, draft.pending.keys() - earlier, stones)
+        if stones is not None:
+            erasure.hide_arrivals(draft, stones)
         yield Started("model")
         adopt_journals(draft)
         yield from self._model(draft)
@@ -132,6 +147,10 @@ class Night:
                 yield from self._audit(draft)
                 yield Published(self._publish(draft, journal))
             yield from self._derive(store, is_news=is_news)
+        if self._erasures:
+            yield Started("forget")
+            for sentence in erasure.finish(store, self.settings, self._erasures):
+                yield Told(sentence, is_failure=True)
         for remark in draft.remarks:
             yield Told(remark)
 
@@ -152,6 +171,23 @@ class Night:
                     if before[name].get(key) != partition:
                         day = date.fromisoformat(key) if key else None
                         yield Built(name, day, partition.rows, _credits(partition.objects), seconds)
+
+    def _keep_history(
+        self, draft: Draft, landed: Set[str], stones: erasure.Tombstones | None
+    ) -> Iterator[Event]:
+        """What was said in the Playground, where the settings ask for it."""
+        before = dict(draft.partitions(playground.TABLE))
+        began = time.monotonic()
+
+        def is_erased(member_id: str) -> bool:
+            return stones is not None and bool(stones.match([member_id]))
+
+        playground.keep(draft, self.settings, self.clock, landed, is_erased)
+        seconds = time.monotonic() - began
+        for key, partition in sorted(draft.partitions(playground.TABLE).items()):
+            if before.get(key) != partition:
+                day = date.fromisoformat(key)
+                yield Built(playground.TABLE, day, partition.rows, None, seconds)
 
     def _model(self, draft: Draft) -> Iterator[Event]:
         for table in set(draft.tables) - self.models.models.keys() - self.models.raw.keys():
@@ -234,7 +270,7 @@ class Night:
     def _publish(self, draft: Draft, journal: "NightJournal") -> Snapshot:
         journal.now("published")
         draft.replace("ops.nights", journal.table())
-        snapshot = draft.publish(self.clock.as_of)
+        snapshot = draft.publish(self.clock.as_of, forgets=bool(self._erasures))
         journal.snapshot_id = snapshot.snapshot_id
         return snapshot
 
@@ -245,9 +281,11 @@ class Night:
         snapshot = store.snapshot()
         if snapshot is None:
             return
-        if is_news or warehouse.published_id(store.root) != snapshot.snapshot_id:
+        is_old = warehouse.published_id(store.root) != snapshot.snapshot_id
+        if is_news or is_old or self._erasures:
             yield Started("warehouse")
-            warehouse.build(store, snapshot, self.models)
+            # a copy of the old file, mended, would still hold what was taken out of it
+            warehouse.build(store, snapshot, self.models, anew=bool(self._erasures))
         export_files.deliver(
             store.root, snapshot, self.settings.path(self.settings.exports.location)
         )

@@ -18,7 +18,7 @@ import os
 import re
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -420,13 +420,16 @@ class RequestFormat:
     `fields`: name in the log → kind. What is not named here never reaches the disk (house,
     invariant 8). `request`: our column → an SQL expression over the typed fields and
     `$credits_per_usd`; columns left out are null. `rounded`: SQL that is true for a record whose
-    money had to be rounded to nine places; the rows are counted.
+    money had to be rounded to nine places; the rows are counted. `history`: a text column of
+    `raw.playground_history` → the fields that may hold it, read of Playground requests alone, and
+    only where the source's settings ask for it.
     """
 
     name: str
     fields: Mapping[str, Kind]
     request: Mapping[str, str]
     rounded: str = "false"
+    history: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 # ---- objects --------------------------------------------------------------------------------
@@ -1025,6 +1028,33 @@ def _csv_parser(header: list[str], known: RequestFormat) -> Callable[[bytes], Ma
         return dict(zip(header, cells, strict=True))
 
     return parse
+
+
+def unpack(source: Path, packing: str, target: Path) -> str:
+    """Writes the plain bytes of an object to `target`; returns their sha256. Raises as reading it
+    through does.
+    """
+    hasher = hashlib.sha256()
+    with target.open("wb") as file:
+        for chunk in _chunks(source, packing):
+            hasher.update(chunk)
+            file.write(chunk)
+    return hasher.hexdigest()
+
+
+def records_at(
+    path: Path, shape: Literal["json", "csv"], known: RequestFormat, lines: Container[int]
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Records that were accepted, by the lines they stand on, with every field they have."""
+    records = _json_records if shape == "json" else _csv_records
+    for number, _, text, parse in records(path, known):
+        if number in lines:
+            yield number, json.loads(text, parse_int=_whole) if shape == "json" else parse(text)
+
+
+def _whole(digits: str) -> int | str:
+    """Python turns no more than 4300 digits into a number."""
+    return int(digits) if len(digits) < 4300 else digits
 
 
 def arrow_rows(rows: list[dict[str, Any]], known: RequestFormat) -> pa.Table:

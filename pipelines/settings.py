@@ -42,6 +42,7 @@ class RequestSource(Section):
     location: str
     workspace_id: str | None = None
     time_zone: str | None = None
+    playground_history_days: int = Field(default=0, ge=0)  # 0: nothing that was said is kept
 
 
 class Folder(Section):

@@ -205,10 +205,21 @@ class Journal:
 
     def entries(self) -> list[dict[str, Any]]:
         """Every line, in the order written."""
+        return [json.loads(path.read_text(encoding="utf-8")) for path in self._files()]
+
+    def rewrite(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        """Every line as `change` makes it, each whole or not at all: only to erase a member."""
         if not self.folder.is_dir():
-            return []
-        files = sorted(path for path in self.folder.glob("[0-9]*.json") if path.name[0] != ".")
-        return [json.loads(path.read_text(encoding="utf-8")) for path in files]
+            return
+        with filelock.FileLock(self.folder / ".lock"):
+            for path in self._files():
+                entry = json.loads(path.read_text(encoding="utf-8"))
+                changed = change(entry)
+                if changed != entry:
+                    write_whole(path, json.dumps(changed, default=str, sort_keys=True))
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("[0-9]*.json"))
 
 
 class Store:
@@ -448,6 +459,7 @@ class Draft:
         self._folder = store.root / ".drafts"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._numbers = itertools.count(1)
+        self.forgotten: set[str] = set()
         self.remarks: list[str] = []
 
     def remark(self, sentence: str) -> None:
@@ -566,6 +578,15 @@ class Draft:
         """Takes a partition out of what will be published."""
         self.tables.get(table, {}).pop(WHOLE if day is None else str(day), None)
 
+    def forget(self, table: str, day: date, item: StoredObject) -> None:
+        """Takes an object out of what will be published; its file does not live on superseded."""
+        part = self.tables[table][str(day)]
+        objects = tuple(one for one in part.objects if one != item)
+        self.tables[table][str(day)] = Partition(objects, part.fingerprint)
+        if not objects:
+            self.drop(table, day)
+        self.forgotten.add(item.path)
+
     def _write(
         self,
         table: str,
@@ -645,8 +666,11 @@ class Draft:
 
     # ---- publishing -------------------------------------------------------------------------
 
-    def publish(self, as_of: datetime) -> Snapshot:
-        """fsync every draft, give it its name, replace `snapshot.json`. The caller has audited."""
+    def publish(self, as_of: datetime, *, forgets: bool = False) -> Snapshot:
+        """fsync every draft, give it its name, replace `snapshot.json`. The caller has audited.
+
+        `forgets`: what is superseded does not live on, and is gone with the next sweep.
+        """
         root = self.store.root
         named = {
             item.path
@@ -670,14 +694,14 @@ class Draft:
         self.pending.clear()
         now = utc_now()
         superseded = {}
-        if self.published is not None:
+        if self.published is not None and not forgets:
             superseded = {
                 path: since
                 for path, since in self.published.superseded.items()
                 if now - datetime.fromisoformat(since) < SUPERSEDED_LIVE and path not in named
             }
             for item in self.published.objects():
-                if item.path not in named:
+                if item.path not in named | self.forgotten:
                     superseded[item.path] = now.isoformat()
         tables = {
             table: {key: asdict(part) for key, part in sorted(parts.items())}
@@ -697,6 +721,8 @@ class Draft:
             "superseded": superseded,
         }
         self.store.replace_snapshot(content)
+        for path in sorted(self.forgotten - named):  # else the next night's sweep does it
+            (root / path).unlink(missing_ok=True)
         self.published = self.store.snapshot()
         assert self.published is not None
         return self.published

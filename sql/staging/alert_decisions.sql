@@ -9,6 +9,7 @@ select
     decided_at,  -- wall clock
     decided_by,  -- the user of the operating system
 from raw.decisions
+where alert_id is not null  -- an erasure speaks of a member
 qualify row_number() over (
     partition by alert_id
     order by decided_at desc, decision_id desc

@@ -2,8 +2,9 @@
 --
 -- Attempts of one call are folded first: the last to end stands for the request, with the credits
 -- of all of them. Then rank: the source's format in the contract's order, the latest completed_at,
--- the most credits, the smallest sha256 of the typed record; never the order of arrival, but among
--- records equal in all of that, where the first landed stands.
+-- the most credits, the smallest sha256 of the typed record without its member, then the member (an
+-- erasure, which gives the member another name, must leave winners as they were); never the order
+-- of arrival, but among records equal in all of that, where the first landed stands.
 --
 -- kind: view
 -- grain: contest_date, gateway, request_id, source_object, source_line
@@ -19,7 +20,7 @@ with hashed as (
             format
         ) as format_rank,
         sha256(to_json([
-            request_id, completed_at::varchar, contests.workspace_id, api_key_id, member_id, source,
+            request_id, completed_at::varchar, contests.workspace_id, api_key_id, source,
             requested_model, model, fallback_from, fallback_depth::varchar, status::varchar,
             error_code, is_streamed::varchar, prompt_tokens::varchar, completion_tokens::varchar,
             total_tokens::varchar, credits::varchar, latency_ms::varchar, gateway_in_at::varchar,
@@ -35,8 +36,8 @@ copies as (  -- the same record of a format, again and again: only the first of 
         row_number() over (
             partition by contest_date, gateway, request_id, format
             order by
-                completed_at desc, credits desc, record_sha256, arrived_at, source_object,
-                source_line
+                completed_at desc, credits desc, record_sha256, member_id, arrived_at,
+                source_object, source_line
         ) as copy_place,
         call_id is not null as is_attempt,
     from hashed
@@ -80,8 +81,8 @@ placed as (
         row_number() over (
             partition by contest_date, gateway, request_id, is_followed
             order by
-                format_rank, completed_at desc, credits desc, record_sha256, arrived_at,
-                source_object, source_line
+                format_rank, completed_at desc, credits desc, record_sha256, member_id,
+                arrived_at, source_object, source_line
         ) as place,
         min(format_rank) over (
             partition by contest_date, gateway, request_id, is_followed

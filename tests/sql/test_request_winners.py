@@ -48,6 +48,17 @@ def test_among_equal_records_the_first_landed_stands(run_model: Run) -> None:
     assert winner(run_model, new, old)["source_object"] == "zz"
 
 
+@pytest.mark.parametrize("other", ["claude", "gpt-4o", "sonnet-5"])
+def test_an_erased_member_leaves_the_winner_as_it_was(run_model: Run, other: str) -> None:
+    mine = contest(source="playground", member_id="mem_1", source_object="aa")
+    theirs = contest(source="playground", member_id="mem_2", model=other, source_object="bb")
+    before = winner(run_model, mine, theirs)["source_object"]
+
+    for name in ("erased_00", "erased_ff"):
+        erased = mine | {"member_id": name}
+        assert winner(run_model, theirs, erased)["source_object"] == before
+
+
 def test_a_lower_format_fills_what_the_winner_leaves_null_but_not_its_credits(
     run_model: Run,
 ) -> None:
