@@ -462,7 +462,13 @@ def status(ctx: click.Context, form: str) -> None:
                 coalesce(sum(credits), 0)::decimal(38, 9) as credits,
                 (select count(*) from ops.quarantine) as quarantined,
                 (select count(*) from marts.budget_alerts where state in ('open', 'escalated'))
-                    as open_alerts
+                    as open_alerts,
+                (select count(distinct usage_date) from marts.restatements) as restated_days,
+                (
+                    select count(distinct usage_date)
+                    from marts.restatements, ops.snapshot
+                    where changed_at = as_of
+                ) as newly_restated_days
             from ops.snapshot
             left join marts.usage_by_key on true
             group by snapshot_id, as_of, published_at"""
@@ -487,6 +493,11 @@ def status(ctx: click.Context, form: str) -> None:
             ("days", f"{row['days']}  ({row['first_date']} to {row['last_date']})"),
             ("requests", number(row["requests"])),
             ("credits", format(row["credits"], "f")),
+            (
+                "restated",
+                f"{counted(row['restated_days'], 'published day')}, "
+                f"{number(row['newly_restated_days'])} of them as of this snapshot",
+            ),
             ("quarantine", f"{counted(row['quarantined'], 'record')} set aside"),
             ("alerts", f"{row['open_alerts']} open"),
             (

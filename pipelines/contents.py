@@ -16,7 +16,7 @@ import assets
 import exports.alerts
 from assets import decisions
 from exports.alerts import outbox
-from pipelines import night
+from pipelines import night, restatements
 from pipelines.models import Models
 from pipelines.store import RawTable
 
@@ -46,7 +46,9 @@ def sinks() -> Mapping[str, ModuleType]:
 
 def raw_tables() -> dict[str, RawTable]:
     """The shape of every table that models may read and no model makes."""
-    tables: dict[str, RawTable] = {**outbox.TABLES, **decisions.TABLES, **night.TABLES}
+    tables: dict[str, RawTable] = {
+        **outbox.TABLES, **decisions.TABLES, **night.TABLES, **restatements.TABLES,
+    }  # fmt: skip
     for module in sources():
         tables |= module.TABLES
     return tables

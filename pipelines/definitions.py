@@ -105,7 +105,9 @@ def asset_specs(models: Models) -> Iterator[dg.AssetSpec]:
         columns: list[tuple[str, str, str | None]] = [
             (name, kind, text) for name, (kind, text) in shape.columns.items()
         ]
-        inputs = ["raw.requests"] if table.startswith("staging.") else []
+        inputs = {"staging": ["raw.requests"], "marts": ["staging.request_counts"]}.get(
+            table.partition(".")[0], []
+        )
         yield spec(table, shape.description, inputs, columns, shape.by_day, {"parquet"})
     for model in models.order:
         types = models.types(model.name)

@@ -233,11 +233,13 @@ def _put(connection: duckdb.DuckDBPyConnection, entry: Entry, known: Mapping[str
 def _entries(store: Store, snapshot: Snapshot, models: Models) -> Iterator[Entry]:
     """All that the file should hold, in the order in which it can be made."""
     for table, shape in models.raw.items():
-        kind = "table" if table.startswith("ops.") else "view"
+        kind = "table" if table.startswith(("ops.", "marts.")) else "view"
         columns = {name: text for name, (_, text) in shape.columns.items()}
-        whole, _ = _rows(store, snapshot, models, table, by_path=table == "raw.requests")
+        whole, parts = _rows(store, snapshot, models, table, by_path=table == "raw.requests")
+        if kind == "view" or not shape.by_day:
+            parts = {}
         comments = _comments(kind, table, shape.description, columns)
-        yield Entry(kind, table, whole, {}, comments, models.types(table))
+        yield Entry(kind, table, whole, parts, comments, models.types(table))
     for model in models.order:
         # A contest's file lies under the day of the contest, its records under their own.
         by_path = model.name == "marts.usage_quarter_hourly"

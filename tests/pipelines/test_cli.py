@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,26 @@ def test_status_says_what_is_published(house: House) -> None:
     assert row["requests"] == 158
     assert row["quarantined"] == 1
     assert row["open_alerts"] >= 2
+    assert (row["restated_days"], row["newly_restated_days"]) == (0, 0)
     assert Decimal(row["credits"]) == house.value("select sum(credits) from marts.requests")
+
+
+def test_status_says_which_published_days_were_restated_and_how_many_just_now(
+    tmp_path: Path,
+) -> None:
+    house = House(tmp_path / "house")
+    house.put(
+        "requests/a.jsonl", [request(f"{day}", f"2026-11-{day}T10:00:00Z") for day in (18, 19)]
+    )
+    house.night()
+    for day in (18, 19):
+        house.put(f"requests/{day}.jsonl", [request(f"late_{day}", f"2026-11-{day}T11:00:00Z")])
+        house.night(datetime(2026, 11, day + 3))
+
+    [row] = told(house, "status")
+
+    assert (row["restated_days"], row["newly_restated_days"]) == (2, 1)
+    assert "2 published days, 1 of them as of this snapshot" in invoke(house, "status").stdout
 
 
 @pytest.mark.parametrize("group", ["model", "key", "member", "workspace", "day"])
