@@ -468,7 +468,9 @@ def status(ctx: click.Context, form: str) -> None:
                     select count(distinct usage_date)
                     from marts.restatements, ops.snapshot
                     where changed_at = as_of
-                ) as newly_restated_days
+                ) as newly_restated_days,
+                (select count(*) from marts.log_gaps) as log_gaps,
+                (select min(recoverable_until) from marts.log_gaps) as gaps_recoverable_until
             from ops.snapshot
             left join marts.usage_by_key on true
             group by snapshot_id, as_of, published_at"""
@@ -498,6 +500,7 @@ def status(ctx: click.Context, form: str) -> None:
                 f"{counted(row['restated_days'], 'published day')}, "
                 f"{number(row['newly_restated_days'])} of them as of this snapshot",
             ),
+            ("gaps in logs", _gaps(row["log_gaps"], row["gaps_recoverable_until"], row["as_of"])),
             ("quarantine", f"{counted(row['quarantined'], 'record')} set aside"),
             ("alerts", f"{row['open_alerts']} open"),
             (
@@ -507,6 +510,14 @@ def status(ctx: click.Context, form: str) -> None:
             ),
         ]
     )
+
+
+def _gaps(count: int, until: datetime | None, as_of: datetime) -> str:
+    """How many holes there are, and how long the gateway still holds what fills them."""
+    if until is None:
+        return "none"
+    left = counted((until - as_of).days, "day")
+    return f"{number(count)}, which the gateway deletes from {until:%Y-%m-%d} on ({left} left)"
 
 
 def zone_option(command: Any) -> Any:

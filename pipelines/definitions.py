@@ -30,7 +30,7 @@ GROUPS = (
     ("comes_in", r"raw\..*|staging\.request_(ids|contests)"),
     ("reconciliation", r"staging\.(charge_.*|reconciliation_.*)|marts\.invoice.*"),
     ("staging", r"staging\..*"),
-    ("usage", r"marts\.(requests|usage_.*)"),
+    ("usage", r"marts\.(requests|usage_.*|keys|fallback_.*)"),
     ("credits", r"marts\.credit_.*"),
     ("alerts", r"marts\.(.*spend.*|alert_.*|budget_.*)"),
     ("files", r"exports\.(usage.*|requests)"),
@@ -38,7 +38,7 @@ GROUPS = (
     ("answers", r"marts\..*"),
     ("proof", r"ops\..*"),
 )
-PROOFS = {"marts.conservation"}
+PROOFS = {"marts.conservation", "marts.log_gaps", "marts.restatements"}
 
 
 def group_of(table: str) -> str:

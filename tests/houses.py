@@ -297,6 +297,7 @@ class House:
 REQUEST_MODELS = (
     "staging/keys",
     "staging/request_counts",
+    "staging/request_hours",
     "staging/request_winners",
     "staging/requests",
     "marts/requests",

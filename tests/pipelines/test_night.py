@@ -295,6 +295,13 @@ WARNINGS = [
         "cross join range(2) as copies (copy)",
         attempted_at="attempted_at + to_microseconds(copy)",
     ),
+    breaks(
+        "log_gaps__every_usual_hour_is_told_of", "marts.log_gaps", "right join range(1) on true",
+        gateway="'infery'", source_name="'gateway'", started_at="timestamp '2026-11-20'",
+        ended_at="timestamp '2026-11-20 05:00:00'", hour_count="5::bigint",
+        usual_count="50::bigint", request_count="0::bigint", is_silent="false",
+        recoverable_until="timestamp '2026-12-20'", days_left="29::bigint",
+    ),
     breaks("keys__rotations_form_no_circle", "marts.keys", generation="null::bigint",
         replaces_api_key_id="api_key_id"),
     breaks(
