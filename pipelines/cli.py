@@ -200,6 +200,7 @@ def run_night(
     # and again and again after that, takes half a second of a night.
     gc.disable()
     import dagster as dg
+    import filelock
 
     from pipelines import definitions, history
 
@@ -207,7 +208,10 @@ def run_night(
     gc.enable()
     definitions.LISTENERS.append(on_event)
     try:
-        with dg.DagsterInstance.get() as instance, history.quick(instance):
+        # two first nights at once would each make Dagster's tables
+        with filelock.FileLock(settings.dagster_home / ".lock"):
+            made = dg.DagsterInstance.get()
+        with made as instance, history.quick(instance):
             definitions.defs.resolve_job_def("nightly").execute_in_process(
                 instance=instance,
                 tags=tags,
