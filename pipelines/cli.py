@@ -200,6 +200,7 @@ def run_night(
     # and again and again after that, takes half a second of a night.
     gc.disable()
     import dagster as dg
+    import filelock
 
     from pipelines import definitions, history
 
@@ -207,7 +208,10 @@ def run_night(
     gc.enable()
     definitions.LISTENERS.append(on_event)
     try:
-        with dg.DagsterInstance.get() as instance, history.quick(instance):
+        # two first nights at once would each make Dagster's tables
+        with filelock.FileLock(settings.dagster_home / ".lock"):
+            made = dg.DagsterInstance.get()
+        with made as instance, history.quick(instance):
             definitions.defs.resolve_job_def("nightly").execute_in_process(
                 instance=instance,
                 tags=tags,
@@ -462,7 +466,15 @@ def status(ctx: click.Context, form: str) -> None:
                 coalesce(sum(credits), 0)::decimal(38, 9) as credits,
                 (select count(*) from ops.quarantine) as quarantined,
                 (select count(*) from marts.budget_alerts where state in ('open', 'escalated'))
-                    as open_alerts
+                    as open_alerts,
+                (select count(distinct usage_date) from marts.restatements) as restated_days,
+                (
+                    select count(distinct usage_date)
+                    from marts.restatements, ops.snapshot
+                    where changed_at = as_of
+                ) as newly_restated_days,
+                (select count(*) from marts.log_gaps) as log_gaps,
+                (select min(recoverable_until) from marts.log_gaps) as gaps_recoverable_until
             from ops.snapshot
             left join marts.usage_by_key on true
             group by snapshot_id, as_of, published_at"""
@@ -487,6 +499,12 @@ def status(ctx: click.Context, form: str) -> None:
             ("days", f"{row['days']}  ({row['first_date']} to {row['last_date']})"),
             ("requests", number(row["requests"])),
             ("credits", format(row["credits"], "f")),
+            (
+                "restated",
+                f"{counted(row['restated_days'], 'published day')}, "
+                f"{number(row['newly_restated_days'])} of them as of this snapshot",
+            ),
+            ("gaps in logs", _gaps(row["log_gaps"], row["gaps_recoverable_until"], row["as_of"])),
             ("quarantine", f"{counted(row['quarantined'], 'record')} set aside"),
             ("alerts", f"{row['open_alerts']} open"),
             (
@@ -496,6 +514,14 @@ def status(ctx: click.Context, form: str) -> None:
             ),
         ]
     )
+
+
+def _gaps(count: int, until: datetime | None, as_of: datetime) -> str:
+    """How many holes there are, and how long the gateway still holds what fills them."""
+    if until is None:
+        return "none"
+    left = counted((until - as_of).days, "day")
+    return f"{number(count)}, which the gateway deletes from {until:%Y-%m-%d} on ({left} left)"
 
 
 def zone_option(command: Any) -> Any:

@@ -16,7 +16,7 @@ import assets
 import exports.alerts
 from assets import decisions, playground
 from exports.alerts import outbox
-from pipelines import night
+from pipelines import night, restatements
 from pipelines.models import Models
 from pipelines.store import RawTable
 
@@ -51,6 +51,7 @@ def raw_tables() -> dict[str, RawTable]:
         **decisions.TABLES,
         **playground.TABLES,
         **night.TABLES,
+        **restatements.TABLES,
     }
     for module in sources():
         tables |= module.TABLES

@@ -30,7 +30,7 @@ GROUPS = (
     ("comes_in", r"raw\..*|staging\.request_(ids|contests)"),
     ("reconciliation", r"staging\.(charge_.*|reconciliation_.*)|marts\.invoice.*"),
     ("staging", r"staging\..*"),
-    ("usage", r"marts\.(requests|usage_.*)"),
+    ("usage", r"marts\.(requests|usage_.*|keys|fallback_.*)"),
     ("credits", r"marts\.credit_.*"),
     ("alerts", r"marts\.(.*spend.*|alert_.*|budget_.*)"),
     ("files", r"exports\.(usage.*|requests)"),
@@ -38,7 +38,7 @@ GROUPS = (
     ("answers", r"marts\..*"),
     ("proof", r"ops\..*"),
 )
-PROOFS = {"marts.conservation"}
+PROOFS = {"marts.conservation", "marts.log_gaps", "marts.restatements"}
 
 
 def group_of(table: str) -> str:
@@ -105,7 +105,9 @@ def asset_specs(models: Models) -> Iterator[dg.AssetSpec]:
         columns: list[tuple[str, str, str | None]] = [
             (name, kind, text) for name, (kind, text) in shape.columns.items()
         ]
-        inputs = ["raw.requests"] if table.startswith("staging.") else []
+        inputs = {"staging": ["raw.requests"], "marts": ["staging.request_counts"]}.get(
+            table.partition(".")[0], []
+        )
         yield spec(table, shape.description, inputs, columns, shape.by_day, {"parquet"})
     for model in models.order:
         types = models.types(model.name)

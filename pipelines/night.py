@@ -21,7 +21,7 @@ import pyarrow as pa
 from assets import decisions, erasure, playground
 from exports import files as export_files
 from exports.alerts import outbox
-from pipelines import warehouse
+from pipelines import restatements, warehouse
 from pipelines.calendar import Clock, utc_now
 from pipelines.models import Built, Checked, Models, Step
 from pipelines.settings import Settings
@@ -128,6 +128,7 @@ class Night:
         yield Started("model")
         adopt_journals(draft)
         yield from self._model(draft)
+        yield from self._restate(draft)
         yield Started("audit")
         yield from self._audit(draft)
         is_news = draft.is_changed
@@ -220,6 +221,17 @@ class Night:
             built.append(Built(f"exports.{name}", day, rows, credits, time.monotonic() - began))
             began = time.monotonic()
         return built
+
+    def _restate(self, draft: Draft) -> Iterator[Event]:
+        """Remembers which published days this night changes, for those who took them as settled."""
+        began = time.monotonic()
+        restated = restatements.record(draft, self.models, self.clock)
+        for change in restated:
+            [item] = draft.partitions(restatements.TABLE)[str(change.usage_date)].objects
+            seconds = time.monotonic() - began
+            yield Built(restatements.TABLE, change.usage_date, item.rows, None, seconds)
+        if restated:
+            draft.remark(restatements.sentence(restated))
 
     def _audit(self, draft: Draft) -> Iterator[Event]:
         """Everything the night would publish, at once: the grains that were found broken as tables

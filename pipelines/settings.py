@@ -140,6 +140,7 @@ class Settings(Section):
     def parameters(self) -> dict[str, object]:
         """The settings that SQL files may name: `$<section>_<name>`."""
         return {
+            "requests_sources": sorted(source.name for source in self.requests),
             "warehouse_credits_per_usd": self.warehouse.credits_per_usd,
             "reconciliation_settle_days": self.reconciliation.settle_days,
             "reconciliation_pending_days": self.reconciliation.pending_days,

@@ -67,6 +67,7 @@ class RawTable:
 
 ARROW_TYPES = {
     "varchar": pa.string(),
+    "varchar[]": pa.list_(pa.string()),
     "boolean": pa.bool_(),
     "integer": pa.int32(),
     "bigint": pa.int64(),

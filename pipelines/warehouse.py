@@ -6,6 +6,7 @@ Nobody who queries it blocks the night or is blocked by it: a reader keeps the f
 """
 
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -52,6 +53,17 @@ MACROS = {
         "Usage of local days, first and last included: usage(start_date, end_date, group_by := "
         "'model'|'key'|'member'|'workspace'|'day', time_zone := 'Europe/London'); credits are "
         "exact. Say 'use' for this file first where it is attached under another name.",
+    ),
+    "keys_at": (
+        """(instant) as table
+        select api_key_id, workspace_id, name as key_name, created_at, revoked_at,
+            replaces_api_key_id, stated_at, superseded_at
+        from staging.key_history
+        where (version_number = 1 or stated_at <= instant::timestamp)
+            and (superseded_at is null or superseded_at > instant::timestamp)
+        order by api_key_id""",
+        "Every API key as the directory stated it at an instant (UTC): keys_at('2026-11-01'); what "
+        "it stated first speaks for all that was before.",
     ),
 }
 
@@ -233,11 +245,13 @@ def _put(connection: duckdb.DuckDBPyConnection, entry: Entry, known: Mapping[str
 def _entries(store: Store, snapshot: Snapshot, models: Models) -> Iterator[Entry]:
     """All that the file should hold, in the order in which it can be made."""
     for table, shape in models.raw.items():
-        kind = "table" if table.startswith("ops.") else "view"
+        kind = "table" if table.startswith(("ops.", "marts.")) else "view"
         columns = {name: text for name, (_, text) in shape.columns.items()}
-        whole, _ = _rows(store, snapshot, models, table, by_path=table == "raw.requests")
+        whole, parts = _rows(store, snapshot, models, table, by_path=table == "raw.requests")
+        if kind == "view" or not shape.by_day:
+            parts = {}
         comments = _comments(kind, table, shape.description, columns)
-        yield Entry(kind, table, whole, {}, comments, models.types(table))
+        yield Entry(kind, table, whole, parts, comments, models.types(table))
     for model in models.order:
         # A contest's file lies under the day of the contest, its records under their own.
         by_path = model.name == "marts.usage_quarter_hourly"
@@ -257,6 +271,8 @@ def _entries(store: Store, snapshot: Snapshot, models: Models) -> Iterator[Entry
         count = sum(partition.rows for partition in stored.values())
         yield Entry(kind, model.name, whole, parts, comments, types, count)
     for name, (sql, documentation) in MACROS.items():
+        if not set(re.findall(r"\b(?:staging|marts)\.[a-z_]+", sql)) <= models.models.keys():
+            continue  # in a house of fewer models
         place = f"marts.{name}"
         yield Entry("macro", place, sql, {}, {f"macro table {place}": documentation}, {})
 

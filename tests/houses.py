@@ -299,6 +299,7 @@ REQUEST_MODELS = (
     "staging/request_counts",
     "staging/request_losers",
     "staging/request_rankings",
+    "staging/request_hours",
     "staging/request_winners",
     "staging/requests",
     "marts/requests",

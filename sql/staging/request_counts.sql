@@ -1,7 +1,7 @@
 -- How many requests and credits a UTC day has in raw and in staging.
 --
 -- `raw` is what landing wrote, by the objects' own manifest, with a contested request counted once,
--- as its winner.
+-- as its winner. `staging` is the sum of its hours.
 --
 -- grain: usage_date, stage
 with contested as (
@@ -38,7 +38,7 @@ union all
 select
     $day::date as usage_date,
     'staging' as stage,
-    count(*) as request_count,
+    coalesce(sum(request_count), 0)::bigint as request_count,
     coalesce(sum(credits), 0)::decimal(38, 9) as credits,
-from staging.requests
+from staging.request_hours
 where usage_date = $day

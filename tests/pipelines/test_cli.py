@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,48 @@ def test_status_says_what_is_published(house: House) -> None:
     assert row["requests"] == 158
     assert row["quarantined"] == 1
     assert row["open_alerts"] >= 2
+    assert (row["restated_days"], row["newly_restated_days"]) == (0, 0)
+    assert (row["log_gaps"], row["gaps_recoverable_until"]) == (0, None)
     assert Decimal(row["credits"]) == house.value("select sum(credits) from marts.requests")
+
+
+def test_status_says_which_published_days_were_restated_and_how_many_just_now(
+    tmp_path: Path,
+) -> None:
+    house = House(tmp_path / "house")
+    house.put(
+        "requests/a.jsonl", [request(f"{day}", f"2026-11-{day}T10:00:00Z") for day in (18, 19)]
+    )
+    house.night()
+    for day in (18, 19):
+        house.put(f"requests/{day}.jsonl", [request(f"late_{day}", f"2026-11-{day}T11:00:00Z")])
+        house.night(datetime(2026, 11, day + 3))
+
+    [row] = told(house, "status")
+
+    assert (row["restated_days"], row["newly_restated_days"]) == (2, 1)
+    assert "2 published days, 1 of them as of this snapshot" in invoke(house, "status").stdout
+
+
+def test_status_says_until_when_a_gap_in_the_logs_can_be_filled(tmp_path: Path) -> None:
+    house = House(tmp_path / "house")
+    hours = [datetime(2026, 11, 10) + timedelta(hours=number) for number in range(8 * 24)]
+    house.put(
+        "requests/a.jsonl",
+        [
+            request(f"{hour_at:%d-%H}-{number}", f"{hour_at:%Y-%m-%dT%H}:30:00Z")
+            for hour_at in hours
+            for number in range(3)
+        ],
+    )
+    house.night()  # three silent days after them
+
+    [row] = told(house, "status")
+
+    assert (row["log_gaps"], row["gaps_recoverable_until"]) == (1, "2026-12-18T00:00:00Z")
+    assert "1, which the gateway deletes from 2026-12-18 on (27 days left)" in (
+        invoke(house, "status").stdout
+    )
 
 
 @pytest.mark.parametrize("group", ["model", "key", "member", "workspace", "day"])

@@ -34,6 +34,7 @@ def test_an_asset_stands_on_what_its_file_reads() -> None:
     assert {".".join(key.path) for key in node.parent_keys} == {
         "marts.usage_quarter_hourly",
         "staging.keys",
+        "staging.key_lineages",
     }
     assert (
         node.group_name

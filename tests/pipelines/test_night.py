@@ -25,11 +25,11 @@ from aiosmtpd.handlers import Message as MessageHandler
 
 from exports import files
 from exports.alerts import Alert, Answer
-from pipelines import contents
+from pipelines import contents, restatements
 from pipelines.models import SQL, Built, Models
 from pipelines.night import Event, NightFailed, Published
 from pipelines.simulator import gateway, stripe_server
-from pipelines.store import StoreError
+from pipelines.store import StoreError, arrow_table
 from tests.houses import (
     AS_OF,
     CHECKOUT,
@@ -211,6 +211,20 @@ def land_a_row_uncounted(draft: Any, _settings: Any, _clock: Any) -> None:
     draft.append("raw.requests", rows, rows["usage_date"][0].as_py())
 
 
+def restate_what_never_was(draft: Any, _settings: Any, clock: Any) -> None:
+    """A history that ends somewhere else than at what is published."""
+    table = restatements.TABLE
+    rows = draft.query(
+        """select usage_date, 1 as restatement_number, $as_of::timestamp as changed_at,
+            0 as request_count_before, request_count as request_count_after,
+            0 as credits_before, credits + 0.000000001 as credits_after,
+            []::varchar[] as source_objects
+        from marts.conservation where stage = 'staging' order by usage_date limit 1""",
+        as_of=clock.as_of,
+    ).to_pylist()
+    draft.replace(table, arrow_table(restatements.TABLES[table], rows), rows[0]["usage_date"])
+
+
 def breaks(claim: str, model: str, rest: str = "", table: str = "", **columns: str) -> Violation:
     """`claim` is broken when `model` says `columns` and not its own, or is followed by `rest`."""
     return Violation(claim, table or model, model, columns, rest)
@@ -235,6 +249,15 @@ VIOLATIONS = [
         folded_count="folded_count + 1",
     ),
     Violation("source_objects__landed_is_stored", "raw.requests", rogue=land_a_row_uncounted),
+    Violation(
+        "restatements__lead_to_what_is_published", "marts.restatements",
+        rogue=restate_what_never_was,
+    ),
+    breaks(
+        "fallback_estimates__tell_of_every_fallback", "marts.fallback_estimates",
+        request_count="request_count + 1",
+    ),
+    breaks("keys__every_key_that_spent_is_known", "marts.keys", "where false"),
     breaks("budget_alerts__cover_every_anomaly", "marts.budget_alerts", "where kind = 'budget'"),
     breaks("invoices__net_and_vat_make_the_total", "marts.invoices", vat_minor="vat_minor + 1"),
     breaks(
@@ -272,6 +295,15 @@ WARNINGS = [
         "cross join range(2) as copies (copy)",
         attempted_at="attempted_at + to_microseconds(copy)",
     ),
+    breaks(
+        "log_gaps__every_usual_hour_is_told_of", "marts.log_gaps", "right join range(1) on true",
+        gateway="'infery'", source_name="'gateway'", started_at="timestamp '2026-11-20'",
+        ended_at="timestamp '2026-11-20 05:00:00'", hour_count="5::bigint",
+        usual_count="50::bigint", request_count="0::bigint", is_silent="false",
+        recoverable_until="timestamp '2026-12-20'", days_left="29::bigint",
+    ),
+    breaks("keys__rotations_form_no_circle", "marts.keys", generation="null::bigint",
+        replaces_api_key_id="api_key_id"),
     breaks(
         "invoice_reconciliation__refunds_and_disputes_have_charges", "staging.refunds",
         table=RECONCILIATION, charge_id="'ch_nobody'",
@@ -549,6 +581,7 @@ def test_rebuild_gives_the_bytes_of_many_nights(house: House, tmp_path: Path) ->
     rebuilt, fresh = state(house), state(all_at_once)
     ways = {name for name in incremental if name != "rows of ops.source_objects"}
     assert {name: rebuilt[name] for name in ways} == {name: incremental[name] for name in ways}
+    ways.remove("bytes of marts.restatements")  # what was published before is no fact of raw
     assert {name: fresh[name] for name in ways} == {name: incremental[name] for name in ways}
 
 

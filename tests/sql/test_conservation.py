@@ -84,9 +84,9 @@ def test_raw_counts_a_contested_request_once_as_its_winner(run_model: Run) -> No
             "raw.request_manifest": [{"usage_date": DAY, "row_count": 3, "credits": Decimal(6)}],
             "staging.request_contests": [contest(credits=Decimal(1)), contest(credits=Decimal(2))],
             "staging.request_winners": [request(credits=Decimal(2))],
-            "staging.requests": [
-                request(credits=Decimal(2)),
-                request(request_id="b", credits=Decimal(3)),
+            "staging.request_hours": [
+                {"usage_date": DAY, "request_count": 1, "credits": Decimal(credits)}
+                for credits in (2, 3)
             ],
         },
         day=DAY,
