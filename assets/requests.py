@@ -574,7 +574,8 @@ class Landing:
             else f"({expressions.get(name, 'null')})::{kind} as {name}"
             for name, (kind, _) in STORED_COLUMNS.items()
         )
-        return f"select {columns} from {source}"
+        where = f" where ({self.format.refused}) is null" if self.format.refused else ""
+        return f"select {columns} from {source}{where}"
 
     def _values(self) -> dict[str, int]:
         text = " ".join([*self.format.request.values(), self.format.rounded])
@@ -641,14 +642,20 @@ class Landing:
             self.draft.connection.execute(insert, self._values())
         except (duckdb.ConversionException, duckdb.OutOfRangeException):
             if len(rows) == 1:
-                number, offset, length = rows[0]["_place"]
-                with item.path.open("rb") as file:
-                    file.seek(offset)
-                    item.set_aside(number, offset, file.read(length), "a value is out of range")
+                _set_row_aside(item, rows[0], "a value is out of range")
                 return
             half = len(rows) // 2
             self._insert(item, insert, rows[:half])
             self._insert(item, insert, rows[half:])
+            return
+        if self.format.refused:  # by what they say together; the insert has left them out
+            refused = self.draft.connection.execute(
+                f"select _line, {self.format.refused} as reason from incoming "
+                "where reason is not null"
+            ).fetchall()
+            by_line = {row["_line"]: row for row in rows}
+            for line, reason in refused:
+                _set_row_aside(item, by_line[line], reason)
 
     # ---- keeping ----------------------------------------------------------------------------
 
@@ -899,6 +906,14 @@ def _csv_header(path: Path) -> tuple[str, ...]:
     with path.open("rb") as file:
         line = file.readline().decode("utf-8", errors="replace").strip("\ufeff\r\n")
     return tuple(name.strip().strip('"') for name in line.split(","))
+
+
+def _set_row_aside(item: SpooledObject, row: Mapping[str, Any], reason: str) -> None:
+    """Sets aside a record whose fields were read each by itself."""
+    number, offset, length = row["_place"]
+    with item.path.open("rb") as file:
+        file.seek(offset)
+        item.set_aside(number, offset, file.read(length), reason)
 
 
 def _set_aside(item: SpooledObject) -> Iterator[dict[str, Any]]:

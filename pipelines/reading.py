@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from pathlib import Path
@@ -95,6 +95,7 @@ class Kind:
     needed: bool = False
     long_number: bool = False
     plain: Plain | None = None
+    within: Mapping[str, "Kind"] = field(default_factory=dict)  # of a nested object (`nested`)
 
 
 Zone = ZoneInfo | None
@@ -160,11 +161,16 @@ def to_nine_places(number: Decimal, name: str) -> Decimal:
         raise RecordRefused(f"{name} has more than nine places") from None
 
 
-def _credits(value: Any, name: str, zone: Zone) -> Decimal:
+def _amount(value: Any, name: str, zone: Zone) -> Decimal | None:
     number = _number(value, name)
-    if number is None:
+    return None if number is None else to_nine_places(number, name)
+
+
+def _credits(value: Any, name: str, zone: Zone) -> Decimal:
+    amount = _amount(value, name, zone)
+    if amount is None:
         raise RecordRefused(f"{name} is missing")
-    return to_nine_places(number, name)
+    return amount
 
 
 def _float_money(value: Any, name: str, zone: Zone) -> str:
@@ -310,6 +316,14 @@ CREDITS = Kind(
         r"[^0-9n\s]|[0-9]{7}|[0-9]+(?:[eE]|\.(?:[0-9]{10}|[0-9]*[eE]))",
     ),
 )
+# Credits that a record may state here, or elsewhere, or nowhere: its format says which will do.
+AMOUNT = replace(
+    CREDITS,
+    clean=f"case when {{0}} is null then null else {CREDITS.clean} end",
+    careful=_amount,
+    needed=False,
+    plain=Plain("decimal(18, 9)", "{0}", CREDITS.plain.odd if CREDITS.plain else ""),
+)
 FLOAT_MONEY = Kind(
     "varchar",
     r"case when regexp_full_match({0}, '[0-9]{{1,7}}(\.[0-9]{{1,25}})?([eE]-?[0-9]{{1,2}})?') "
@@ -359,6 +373,63 @@ def choice(*words: str) -> Kind:
     )
 
 
+def nested(fields: Mapping[str, Kind], *, any_case: bool = False) -> Kind:
+    """A field that holds an object, of which these fields are kept: a struct of their typed values,
+    or null.
+
+    `any_case`: their names are written in any case, as those of HTTP headers are; they are named
+    here in lower case.
+    """
+    names = ", ".join(f"'{name}'" for name in fields)
+    odd = [
+        "json_type({0}) <> 'OBJECT'",
+        "len(list_distinct(json_keys({0}))) < json_keys({0}).len()",
+    ]
+    if any_case:
+        keys = f"list_filter(json_keys({{0}}), lambda key: lower(key) in ({names}))"
+        odd.append(f"not list_has_all([{names}], {keys})")
+    typed = ", ".join(f'"{name}" := {_inside(kind, name)}' for name, kind in fields.items())
+    types = ", ".join(f'"{name}" {kind.type}' for name, kind in fields.items())
+
+    def careful(value: Any, name: str, zone: Zone) -> dict[str, Any] | None:
+        if value is None:
+            return None
+        if not isinstance(value, Mapping):
+            raise RecordRefused(f"{name} is not an object")
+        items = value.items_read if isinstance(value, Repeating) else value.items()
+        stated: dict[str, Any] = {}
+        for key, inner in items:
+            known = key.lower() if any_case else key
+            if known in stated:
+                raise RecordRefused(f"{known} is given twice in {name}")
+            if known in fields:
+                stated[known] = inner
+        _refuse_surrogates(stated, fields)
+        return {
+            known: kind.careful(stated.get(known), f"{known} in {name}", zone)
+            for known, kind in fields.items()
+        }
+
+    return Kind(
+        "json",
+        "case when {0} is null or json_type({0}) = 'NULL' then null "
+        f"when {' or '.join(odd)} then error('nested') "
+        f"else struct_pack({typed}) end",
+        f"struct({types})",
+        careful,
+        pa.struct([(name, kind.arrow) for name, kind in fields.items()]),
+        within=fields,
+    )
+
+
+def _inside(kind: Kind, name: str) -> str:
+    """The clean reading of a field within a nested one, over that one's `{0}`."""
+    arrow = "->" if kind.within else "->>"
+    here = "\x00"  # stands for the field while braces are doubled for the next format()
+    sql = kind.clean.format(here).replace("{", "{{").replace("}", "}}")
+    return sql.replace(here, f"({{0}} {arrow} '$.\"{name}\"')")
+
+
 @dataclass(frozen=True)
 class RequestFormat:
     """How one gateway's log becomes our request: its fields and their kinds, and our columns as SQL
@@ -367,13 +438,15 @@ class RequestFormat:
     `fields`: name in the log → kind. What is not named here never reaches the disk (house,
     invariant 8). `request`: our column → an SQL expression over the typed fields and
     `$credits_per_usd`; columns left out are null. `rounded`: SQL that is true for a record whose
-    money had to be rounded to nine places; the rows are counted.
+    money had to be rounded to nine places; the rows are counted. `refused`: SQL that says why a
+    record can't be read without guessing although each field of it can; null for a good one.
     """
 
     name: str
     fields: Mapping[str, Kind]
     request: Mapping[str, str]
     rounded: str = "false"
+    refused: str = ""
 
 
 # ---- objects --------------------------------------------------------------------------------
@@ -574,11 +647,14 @@ class Scan:
     """
 
     def __init__(self, known: RequestFormat) -> None:
-        long = {LONG_NUMBER: [name for name, kind in known.fields.items() if kind.long_number]}
+        every = list(_with_nested(known.fields))
+        long = {LONG_NUMBER: [name for name, kind in every if kind.long_number]}
         odd: dict[str, list[str]] = {}
         for name, kind in known.fields.items():
             if kind.plain:
                 odd.setdefault(kind.plain.odd, []).append(name)
+        # Only the careful path tells an object in a cell from any other text.
+        self._csv_suspicion = "nested fields" if len(every) > len(known.fields) else ""
         self._long = _compiled(_after_a_mark(long))
         self._odd = _compiled(_after_a_mark(odd))
         self._plain_patterns = _compiled(_beside_commas(_values(long | odd)))
@@ -616,7 +692,7 @@ class Scan:
         if longest > LINE_LIMIT:
             return Scanned(lines, "a long line")
         if spooled.shape != "json":
-            return counted
+            return Scanned(lines, self._csv_suspicion)
         texts = (chunk, first) if first else (chunk,)
         patterns = self._plain_patterns if spooled.is_plain else self._patterns
         found = _match_any(patterns, texts)
@@ -638,6 +714,13 @@ class Scan:
                 except RecordRefused as error:
                     return Scanned(lines, str(error), is_odd)
         return Scanned(lines, "", is_odd)
+
+
+def _with_nested(fields: Mapping[str, Kind]) -> Iterator[tuple[str, Kind]]:
+    """Every field by its name, those within nested ones too."""
+    for name, kind in fields.items():
+        yield name, kind
+        yield from _with_nested(kind.within)
 
 
 def _values(of: Mapping[str, list[str]]) -> str:
@@ -748,7 +831,8 @@ def _decode(text: bytes, fields: Mapping[str, Kind]) -> Mapping[str, Any]:
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         objects.append(items)
-        return dict(items)
+        read = dict(items)
+        return read if len(read) == len(items) else Repeating(items)
 
     try:
         record = json.loads(
@@ -767,11 +851,23 @@ def _decode(text: bytes, fields: Mapping[str, Kind]) -> Mapping[str, Any]:
     names = [name for name, _ in objects[-1] if name in fields]
     if len(names) != len(set(names)):
         raise RecordRefused("a field is given twice")
-    for name in fields:
+    _refuse_surrogates(record, fields)
+    return record
+
+
+class Repeating(dict[str, Any]):
+    """A JSON object that gives a field twice, and all that it gives."""
+
+    def __init__(self, items: list[tuple[str, Any]]) -> None:
+        super().__init__(items)
+        self.items_read = items
+
+
+def _refuse_surrogates(record: Mapping[str, Any], names: Iterable[str]) -> None:
+    for name in names:
         value = record.get(name)
         if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
             raise RecordRefused(f"{name} holds an unpaired surrogate")
-    return record
 
 
 def _refuse_constant(name: str) -> Any:
