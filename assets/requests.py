@@ -299,7 +299,8 @@ class Seen:
 
     def add(self, gateway: str, spooled: SpooledObject) -> None:
         known = (gateway, spooled.sha256)
-        self.places[spooled.location] = [spooled.size, spooled.modified_ns, spooled.sha256]
+        if not spooled.is_fetched:
+            self.places[spooled.location] = [spooled.size, spooled.modified_ns, spooled.sha256]
         self.objects.add(known)
         self.landed.add(known)
         self.barren.pop(known, None)  # once a night is enough
@@ -362,7 +363,7 @@ class Landing:
         self.format = known
         self.clock = clock
         self.seen = seen
-        self.location = settings.path(source.location)
+        self.location = Path() if known.fetch else settings.path(source.location)
         self.zone = ZoneInfo(source.time_zone) if source.time_zone else None
         self.latest = max(clock.as_of, clock.arrived_at) + timedelta(seconds=FUTURE_SECONDS)
         self.parameters = {"credits_per_usd": settings.warehouse.credits_per_usd}
@@ -375,6 +376,9 @@ class Landing:
 
     def run(self) -> None:
         """Lands what is new, in batches of about 256 MiB."""
+        if self.format.fetch:
+            self._land_fetched(self.format.fetch(self.draft, self.source, self.clock))
+            return
         objects, unknown = objects_at(self.location)
         if not objects and not self.location.exists():
             self.draft.remark(f"Source '{self.source.name}': nothing lies at {self.location}.")
@@ -393,6 +397,17 @@ class Landing:
                 self._land_batch(batch)
                 log.info("landed %d of %d objects of %s", index + 1, len(new), self.source.name)
                 batch = []
+
+    def _land_fetched(self, objects: Iterable[SpooledObject]) -> None:
+        """Lands what a format fetches by itself, as it comes."""
+        batch: list[SpooledObject] = []
+        for item in objects:
+            batch.append(item)
+            if sum(member.size for member in batch) >= BATCH_BYTES:
+                self._land_batch(batch)
+                batch = []
+        if batch:
+            self._land_batch(batch)
 
     # ---- one batch --------------------------------------------------------------------------
 

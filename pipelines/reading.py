@@ -447,6 +447,8 @@ class RequestFormat:
     request: Mapping[str, str]
     rounded: str = "false"
     refused: str = ""
+    # (draft, source, clock) → objects in the spool, where the source is no folder
+    fetch: "Callable[..., Iterator[SpooledObject]] | None" = None
 
 
 # ---- objects --------------------------------------------------------------------------------
@@ -469,6 +471,7 @@ class SpooledObject:
     refused: str = ""  # why nothing of it may be published
     quarantine: list["Quarantined"] = field(default_factory=list)
     read_count: int = 0
+    is_fetched: bool = False  # lies in the spool only; its location is no path
 
     def place_in(self, spool: Path) -> Path:
         """Where its bytes may lie while they pass through: a name without meaning to the engine."""
@@ -477,6 +480,8 @@ class SpooledObject:
     @property
     def is_still(self) -> bool:
         """Whether it lies there as it was found: not one that is being written, nor one gone."""
+        if self.is_fetched:
+            return True
         try:
             stat = Path(self.location).stat()
         except FileNotFoundError:
