@@ -313,7 +313,8 @@ class Seen:
 
     def add(self, gateway: str, spooled: SpooledObject) -> None:
         known = (gateway, spooled.sha256)
-        self.places[spooled.location] = [spooled.size, spooled.modified_ns, spooled.sha256]
+        if not spooled.is_fetched:
+            self.places[spooled.location] = [spooled.size, spooled.modified_ns, spooled.sha256]
         self.objects.add(known)
         self.landed.add(known)
         self.barren.pop(known, None)  # once a night is enough
@@ -376,7 +377,7 @@ class Landing:
         self.format = known
         self.clock = clock
         self.seen = seen
-        self.location = settings.path(source.location)
+        self.location = Path() if known.fetch else settings.path(source.location)
         self.zone = ZoneInfo(source.time_zone) if source.time_zone else None
         self.latest = max(clock.as_of, clock.arrived_at) + timedelta(seconds=FUTURE_SECONDS)
         self.parameters = {"credits_per_usd": settings.warehouse.credits_per_usd}
@@ -389,6 +390,9 @@ class Landing:
 
     def run(self) -> None:
         """Lands what is new, in batches of about 256 MiB."""
+        if self.format.fetch:
+            self._land_fetched(self.format.fetch(self.draft, self.source, self.clock))
+            return
         objects, unknown = objects_at(self.location)
         if not objects and not self.location.exists():
             self.draft.remark(f"Source '{self.source.name}': nothing lies at {self.location}.")
@@ -407,6 +411,17 @@ class Landing:
                 self._land_batch(batch)
                 log.info("landed %d of %d objects of %s", index + 1, len(new), self.source.name)
                 batch = []
+
+    def _land_fetched(self, objects: Iterable[SpooledObject]) -> None:
+        """Lands what a format fetches by itself, as it comes."""
+        batch: list[SpooledObject] = []
+        for item in objects:
+            batch.append(item)
+            if sum(member.size for member in batch) >= BATCH_BYTES:
+                self._land_batch(batch)
+                batch = []
+        if batch:
+            self._land_batch(batch)
 
     # ---- one batch --------------------------------------------------------------------------
 
@@ -714,7 +729,8 @@ class Landing:
             else f"({expressions.get(name, 'null')})::{kind} as {name}"
             for name, (kind, _) in STORED_COLUMNS.items()
         )
-        return f"select {columns} from {source}"
+        where = f" where ({self.format.refused}) is null" if self.format.refused else ""
+        return f"select {columns} from {source}{where}"
 
     def _values(self) -> dict[str, int]:
         text = " ".join([*self.format.request.values(), self.format.rounded])
@@ -793,14 +809,20 @@ class Landing:
             self.draft.connection.execute(insert, self._values())
         except (duckdb.ConversionException, duckdb.OutOfRangeException):
             if len(rows) == 1:
-                number, offset, length = rows[0]["_place"]
-                with item.path.open("rb") as file:
-                    file.seek(offset)
-                    item.set_aside(number, offset, file.read(length), "a value is out of range")
+                _set_row_aside(item, rows[0], "a value is out of range")
                 return
             half = len(rows) // 2
             self._insert(item, insert, rows[:half])
             self._insert(item, insert, rows[half:])
+            return
+        if self.format.refused:  # by what they say together; the insert has left them out
+            refused = self.draft.connection.execute(
+                f"select _line, {self.format.refused} as reason from incoming "
+                "where reason is not null"
+            ).fetchall()
+            by_line = {row["_line"]: row for row in rows}
+            for line, reason in refused:
+                _set_row_aside(item, by_line[line], reason)
 
     # ---- keeping ----------------------------------------------------------------------------
 
@@ -1090,6 +1112,14 @@ def _csv_header(path: Path) -> tuple[str, ...]:
     with path.open("rb") as file:
         line = file.readline().decode("utf-8", errors="replace").strip("\ufeff\r\n")
     return tuple(name.strip().strip('"') for name in line.split(","))
+
+
+def _set_row_aside(item: SpooledObject, row: Mapping[str, Any], reason: str) -> None:
+    """Sets aside a record whose fields were read each by itself."""
+    number, offset, length = row["_place"]
+    with item.path.open("rb") as file:
+        file.seek(offset)
+        item.set_aside(number, offset, file.read(length), reason)
 
 
 def _set_aside(item: SpooledObject) -> Iterator[dict[str, Any]]:

@@ -1063,7 +1063,7 @@ def export(
 @click.pass_context
 def doctor(ctx: click.Context) -> None:
     """Check the settings, the credentials, the sources and the free space, and say what to mend."""
-    from assets import erasure
+    from assets import erasure, usage_api
     from assets.requests import formats, objects_at
 
     settings = settings_of(ctx)
@@ -1079,7 +1079,6 @@ def doctor(ctx: click.Context) -> None:
     if not settings.requests:
         say(False, "sources: no [[requests]] block; write one, so that there is something to land.")
     for source in settings.requests:
-        location = settings.path(source.location)
         if source.format not in formats():
             say(
                 False,
@@ -1087,6 +1086,14 @@ def doctor(ctx: click.Context) -> None:
                 f"{', '.join(sorted(formats()))}.",
             )
             continue
+        if source.format == usage_api.FORMAT.name:
+            trouble = usage_api.trouble(source, Clock.at())
+            say(
+                trouble is None,
+                f"source {source.name}: {trouble or f'requests can be read at {source.location}'}",
+            )
+            continue
+        location = settings.path(source.location)
         found, unknown = objects_at(location)
         if not found and not unknown:
             say(

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal, Inexact, InvalidOperation
 from itertools import accumulate
@@ -98,6 +98,7 @@ class Kind:
     needed: bool = False
     long_number: bool = False
     plain: Plain | None = None
+    within: Mapping[str, "Kind"] = field(default_factory=dict)  # of a nested object (`nested`)
 
     def typed(self, cell: str, *, is_plain: bool) -> str:
         """The typed value of a field, as SQL."""
@@ -179,11 +180,16 @@ def to_nine_places(number: Decimal, name: str) -> Decimal:
         raise RecordRefused(f"{name} has more than nine places") from None
 
 
-def _credits(value: Any, name: str, zone: Zone) -> Decimal:
+def _amount(value: Any, name: str, zone: Zone) -> Decimal | None:
     number = _number(value, name)
-    if number is None:
+    return None if number is None else to_nine_places(number, name)
+
+
+def _credits(value: Any, name: str, zone: Zone) -> Decimal:
+    amount = _amount(value, name, zone)
+    if amount is None:
         raise RecordRefused(f"{name} is missing")
-    return to_nine_places(number, name)
+    return amount
 
 
 def _float_money(value: Any, name: str, zone: Zone) -> str:
@@ -351,6 +357,14 @@ CREDITS = Kind(
         r"[^0-9n\s]|[0-9]{7}|[0-9]+(?:[eE]|\.(?:[0-9]{10}|[0-9]*[eE]))",
     ),
 )
+# Credits that a record may state here, or elsewhere, or nowhere: its format says which will do.
+AMOUNT = replace(
+    CREDITS,
+    clean=f"case when {{0}} is null then null else {CREDITS.clean} end",
+    careful=_amount,
+    needed=False,
+    plain=Plain("decimal(18, 9)", "{0}", CREDITS.plain.odd if CREDITS.plain else ""),
+)
 FLOAT_MONEY = Kind(
     "varchar",
     r"case when regexp_full_match({0}, '[0-9]{{1,7}}(\.[0-9]{{1,25}})?([eE]-?[0-9]{{1,2}})?') "
@@ -412,6 +426,63 @@ def choice(*words: str) -> Kind:
     )
 
 
+def nested(fields: Mapping[str, Kind], *, any_case: bool = False) -> Kind:
+    """A field that holds an object, of which these fields are kept: a struct of their typed values,
+    or null.
+
+    `any_case`: their names are written in any case, as those of HTTP headers are; they are named
+    here in lower case.
+    """
+    names = ", ".join(f"'{name}'" for name in fields)
+    odd = [
+        "json_type({0}) <> 'OBJECT'",
+        "len(list_distinct(json_keys({0}))) < json_keys({0}).len()",
+    ]
+    if any_case:
+        keys = f"list_filter(json_keys({{0}}), lambda key: lower(key) in ({names}))"
+        odd.append(f"not list_has_all([{names}], {keys})")
+    typed = ", ".join(f'"{name}" := {_inside(kind, name)}' for name, kind in fields.items())
+    types = ", ".join(f'"{name}" {kind.type}' for name, kind in fields.items())
+
+    def careful(value: Any, name: str, zone: Zone) -> dict[str, Any] | None:
+        if value is None:
+            return None
+        if not isinstance(value, Mapping):
+            raise RecordRefused(f"{name} is not an object")
+        items = value.items_read if isinstance(value, Repeating) else value.items()
+        stated: dict[str, Any] = {}
+        for key, inner in items:
+            known = key.lower() if any_case else key
+            if known in stated:
+                raise RecordRefused(f"{known} is given twice in {name}")
+            if known in fields:
+                stated[known] = inner
+        _refuse_surrogates(stated, fields)
+        return {
+            known: kind.careful(stated.get(known), f"{known} in {name}", zone)
+            for known, kind in fields.items()
+        }
+
+    return Kind(
+        "json",
+        "case when {0} is null or json_type({0}) = 'NULL' then null "
+        f"when {' or '.join(odd)} then error('nested') "
+        f"else struct_pack({typed}) end",
+        f"struct({types})",
+        careful,
+        pa.struct([(name, kind.arrow) for name, kind in fields.items()]),
+        within=fields,
+    )
+
+
+def _inside(kind: Kind, name: str) -> str:
+    """The clean reading of a field within a nested one, over that one's `{0}`."""
+    arrow = "->" if kind.within else "->>"
+    here = "\x00"  # stands for the field while braces are doubled for the next format()
+    sql = kind.clean.format(here).replace("{", "{{").replace("}", "}}")
+    return sql.replace(here, f"({{0}} {arrow} '$.\"{name}\"')")
+
+
 @dataclass(frozen=True)
 class RequestFormat:
     """How one gateway's log becomes our request: its fields and their kinds, and our columns as SQL
@@ -423,6 +494,8 @@ class RequestFormat:
     money had to be rounded to nine places; the rows are counted. `history`: a text column of
     `raw.playground_history` → the fields that may hold it, read of Playground requests alone, and
     only where the source's settings ask for it.
+    `refused`: SQL that says why a record can't be read without guessing although each field of it
+    can; null for a good one.
     """
 
     name: str
@@ -430,6 +503,9 @@ class RequestFormat:
     request: Mapping[str, str]
     rounded: str = "false"
     history: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    refused: str = ""
+    # (draft, source, clock) → objects in the spool, where the source is no folder
+    fetch: "Callable[..., Iterator[SpooledObject]] | None" = None
 
 
 # ---- objects --------------------------------------------------------------------------------
@@ -456,6 +532,7 @@ class SpooledObject:
     refused: str = ""  # why nothing of it may be published
     quarantine: list["Quarantined"] = field(default_factory=list)
     read_count: int = 0
+    is_fetched: bool = False  # lies in the spool only; its location is no path
 
     def place_in(self, spool: Path) -> Path:
         """Where its bytes may lie while they pass through: a name without meaning to the engine."""
@@ -464,6 +541,8 @@ class SpooledObject:
     @property
     def is_still(self) -> bool:
         """Whether it lies there as it was found: not one that is being written, nor one gone."""
+        if self.is_fetched:
+            return True
         try:
             stat = Path(self.location).stat()
         except FileNotFoundError:
@@ -641,11 +720,14 @@ class Scan:
     """
 
     def __init__(self, known: RequestFormat) -> None:
-        long = {LONG_NUMBER: [name for name, kind in known.fields.items() if kind.long_number]}
+        every = list(_with_nested(known.fields))
+        long = {LONG_NUMBER: [name for name, kind in every if kind.long_number]}
         odd: dict[str, list[str]] = {}
         for name, kind in known.fields.items():
             if kind.plain:
                 odd.setdefault(kind.plain.odd, []).append(name)
+        # Only the careful path tells an object in a cell from any other text.
+        self._csv_suspicion = "nested fields" if len(every) > len(known.fields) else ""
         self._long = _compiled(_after_a_mark(long))
         self._odd = _compiled(_after_a_mark(odd))
         self._plain_patterns = _compiled(_beside_commas(_values(long | odd)))
@@ -672,7 +754,8 @@ class Scan:
             else []
         )
         if spooled.shape != "json":
-            return Scanned(count, long)
+            whole = [0] if self._csv_suspicion and count else []
+            return Scanned(count, long or whole)
         lines = self._conspicuous(chunk, rest, spooled, is_open=is_open)
         if longest > 2 * NESTING_LIMIT:
             ends = list(accumulate(lengths))
@@ -727,6 +810,13 @@ class Scan:
             except RecordRefused:
                 return True
         return False
+
+
+def _with_nested(fields: Mapping[str, Kind]) -> Iterator[tuple[str, Kind]]:
+    """Every field by its name, those within nested ones too."""
+    for name, kind in fields.items():
+        yield name, kind
+        yield from _with_nested(kind.within)
 
 
 def _values(of: Mapping[str, list[str]]) -> str:
@@ -908,7 +998,8 @@ def _decode(text: bytes, fields: Mapping[str, Kind]) -> Mapping[str, Any]:
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         objects.append(items)
-        return dict(reversed(items))  # of a name given twice, the engine too takes the first
+        read = dict(reversed(items))  # of a name given twice, the engine too takes the first
+        return read if len(read) == len(items) else Repeating(items)
 
     try:
         record = json.loads(
@@ -927,11 +1018,23 @@ def _decode(text: bytes, fields: Mapping[str, Kind]) -> Mapping[str, Any]:
     names = [name for name, _ in objects[-1] if name in fields]
     if len(names) != len(set(names)):
         raise RecordRefused("a field is given twice")
-    for name in fields:
+    _refuse_surrogates(record, fields)
+    return record
+
+
+class Repeating(dict[str, Any]):
+    """A JSON object that gives a field twice, and all that it gives."""
+
+    def __init__(self, items: list[tuple[str, Any]]) -> None:
+        super().__init__(reversed(items))  # the engine too takes the first
+        self.items_read = items
+
+
+def _refuse_surrogates(record: Mapping[str, Any], names: Iterable[str]) -> None:
+    for name in names:
         value = record.get(name)
         if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
             raise RecordRefused(f"{name} holds an unpaired surrogate")
-    return record
 
 
 def _refuse_constant(name: str) -> Any:

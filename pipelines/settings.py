@@ -43,6 +43,7 @@ class RequestSource(Section):
     workspace_id: str | None = None
     time_zone: str | None = None
     playground_history_days: int = Field(default=0, ge=0)  # 0: nothing that was said is kept
+    token: SecretStr | None = None  # of a source that is an API
 
 
 class Folder(Section):
@@ -181,6 +182,13 @@ def load(file: Path | None = None, environment: Mapping[str, str] = os.environ) 
                 f"{path} holds {'.'.join(secret)}: secrets are read from the environment only, "
                 f"set {variable} and take the line out."
             )
+    for source in values.get("requests", []):
+        if isinstance(source, dict) and "token" in source:
+            variable = f"{PREFIX}REQUESTS_{_as_variable(str(source.get('name'))).upper()}_TOKEN"
+            raise SettingsError(
+                f"{path} holds the token of a [[requests]] source: secrets are read from the "
+                f"environment only, set {variable} and take the line out."
+            )
     for name in values:
         if name not in Settings.model_fields or name == "folder":
             raise SettingsError(f"{path}: unknown setting '{name}'.{_nearest(name)}")
@@ -233,8 +241,6 @@ def _overlay(values: dict[str, Any], environment: Mapping[str, str]) -> None:
                 raise SettingsError(f"{variable}: no [[requests]] source of that name is set.")
             source = max(fits, key=lambda s: len(s["name"]))
             field = name.removeprefix(_as_variable(source["name"]) + "_")
-            if field == "token":
-                continue  # a secret of the usage_api format, which is still to come
             source[field] = text
             continue
         known = section in Settings.model_fields and section != "folder"

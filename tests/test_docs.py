@@ -20,7 +20,15 @@ from pipelines.models import Models
 from pipelines.settings import load
 
 HOUSE = Path(__file__).parents[1]
-PAGES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "DECISIONS.md", "CHANGELOG.md")
+PAGES = (
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "DECISIONS.md",
+    "CHANGELOG.md",
+    "docs/client_log.md",
+    "docs/usage_api.md",
+)
 ANYTHING = "…"
 
 

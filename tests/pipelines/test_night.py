@@ -225,6 +225,21 @@ def restate_what_never_was(draft: Any, _settings: Any, clock: Any) -> None:
     draft.replace(table, arrow_table(restatements.TABLES[table], rows), rows[0]["usage_date"])
 
 
+def state_totals_of_nothing(draft: Any, _settings: Any, clock: Any) -> None:
+    """A gateway whose totals name a model of which nothing landed."""
+    day = date(2026, 11, 20)
+    total = {
+        "source_name": "api",
+        "gateway": "infery",
+        "usage_date": day,
+        "model": "unheard of",
+        "credits": Decimal(1),
+        "arrived_at": clock.arrived_at,
+    }
+    shape = contents.raw_tables()["raw.usage_api_totals"]
+    draft.append("raw.usage_api_totals", arrow_table(shape, [total]), day)
+
+
 def breaks(claim: str, model: str, rest: str = "", table: str = "", **columns: str) -> Violation:
     """`claim` is broken when `model` says `columns` and not its own, or is followed by `rest`."""
     return Violation(claim, table or model, model, columns, rest)
@@ -311,6 +326,10 @@ WARNINGS = [
     breaks(
         "invoice_reconciliation__refunds_sum_to_the_charges_own", "staging.charges",
         table="staging.refunds", origin="'api'", amount_refunded_minor="amount_refunded_minor + 7",
+    ),
+    Violation(
+        "usage_api_totals__agree_with_what_landed", "raw.usage_api_totals",
+        rogue=state_totals_of_nothing,
     ),
 ]  # fmt: skip
 
