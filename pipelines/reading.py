@@ -626,6 +626,8 @@ class Scan:
         if (b"\\" in chunk or b"\\" in first) and _match_any(ESCAPED_LETTER, texts):
             suspicion = "a letter written as its number, which may hide a name, or a NUL"
             return Scanned(lines, suspicion, is_odd)
+        if (b"\r" in chunk or b"\r" in first) and _match_any(LONE_CR, texts):
+            return Scanned(lines, "a carriage return inside a line", is_odd)
         if not found and longest <= 2 * NESTING_LIMIT:
             return counted
         within = io.BytesIO(chunk).readlines()
@@ -677,6 +679,7 @@ def _match_any(patterns: Sequence[Any], texts: Sequence[bytes]) -> bool:
 
 
 ESCAPED_LETTER = _compiled([r"\\u00(?:[4-7]|00)"])
+LONE_CR = _compiled([r"\r[^\n]"])
 
 
 def careful_rows(
@@ -737,6 +740,8 @@ def _bounded_lines(file: io.BufferedReader) -> Iterator[bytes]:
 
 def _decode(text: bytes, fields: Mapping[str, Kind]) -> Mapping[str, Any]:
     """A strict JSON object: UTF-8, no NaN, no kept field twice, no lone surrogate, not too deep."""
+    if b"\r" in text.rstrip(b"\r\n"):
+        raise RecordRefused("a carriage return inside the line")
     try:
         line = text.decode("utf-8")
     except UnicodeDecodeError:
