@@ -117,6 +117,8 @@ class Reader:
             f"""select {columns}, {measures}
                 from marts.usage_quarter_hourly as usage {NAMES.get(group_by, "")}
                 where quarter_at >= $start and quarter_at < $end {where}
+                    -- so that only the files of these days are opened
+                    and usage_date between $start::date and $end::date
                 group by all order by {order}""",
             **parameters,
         )
