@@ -70,7 +70,7 @@ def run_model(models: Models) -> Callable[..., list[dict[str, Any]]]:
     return run
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data beside the checkout; a test that needs it is skipped, saying so,
     where it is absent.
