@@ -616,7 +616,7 @@ class Scan:
         if longest > LINE_LIMIT:
             return Scanned(lines, "a long line")
         if spooled.shape != "json":
-            return counted
+            return Scanned(lines, "a NUL" if b"\x00" in chunk or b"\x00" in first else "")
         texts = (chunk, first) if first else (chunk,)
         patterns = self._plain_patterns if spooled.is_plain else self._patterns
         found = _match_any(patterns, texts)

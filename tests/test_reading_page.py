@@ -23,7 +23,7 @@ from assets.requests import formats
 from pipelines.calendar import utc_now
 from pipelines.models import Models
 from pipelines.reading import COMPLETED, CREDITS, FLOAT_MONEY, IDENTIFIER, LINE_LIMIT
-from tests.houses import House, Line, jsonl, packed, request, request_models
+from tests.houses import House, Line, csv, jsonl, packed, request, request_models
 
 SOURCE = '[[requests]]\nname = "{0}"\nformat = "{1}"\nlocation = "landing/{0}"\n'
 TWO_WAYS = SOURCE.format("alone", "canonical"), SOURCE.format("among", "canonical")
@@ -102,7 +102,10 @@ TESTS = {
     ],
     "the four instants": ["test_reading_page.py::test_the_four_instants_are_taken_as_stated"],
     # text of a line
-    "malformed JSON": ["test_reading_page.py::test_a_line_that_is_no_record_is_set_aside_by_place"],
+    "malformed JSON": [
+        "test_reading_page.py::test_a_line_that_is_no_record_is_set_aside_by_place",
+        "test_reading_page.py::test_a_nul_in_a_cell_that_is_kept_is_set_aside",
+    ],
     "unknown fields": ["test_reading_page.py::test_what_is_not_kept_may_be_anything"],
     "a line over the limit": ["test_reading_page.py::test_a_line_is_a_mebibyte_at_most"],
     "blank lines": ["test_reading_page.py::test_blank_lines_a_bom_and_crlf_are_no_records"],
@@ -706,6 +709,20 @@ def test_a_line_that_is_no_record_is_set_aside_by_place(house: House) -> None:
             good[:-1] + nested,
         ],
     )
+
+
+def test_a_nul_in_a_cell_that_is_kept_is_set_aside(house: House) -> None:
+    rows = [request("a", note="\x00"), request("\x00b"), request("c", model="gpt\x00")]
+    house.put("alone/a.csv", csv([row | {"note": row.get("note", "")} for row in rows]))
+
+    house.night()
+
+    assert house.value("select request_id from marts.requests") == "a"
+    aside = house.rows("select line_number, reason from ops.quarantine order by 1")
+    assert [tuple(row.values()) for row in aside] == [
+        (3, "request_id holds a NUL"),
+        (4, "model holds a NUL"),
+    ]
 
 
 def test_what_is_not_kept_may_be_anything(house: House) -> None:
