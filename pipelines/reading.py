@@ -22,7 +22,7 @@ from concurrent.futures import Executor, Future
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from decimal import Context, Decimal, Inexact, InvalidOperation
+from decimal import ROUND_05UP, Context, Decimal, Inexact, InvalidOperation
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 from zoneinfo import ZoneInfo
@@ -143,6 +143,9 @@ def _number(value: Any, name: str) -> Decimal | None:
 
 
 NINE_PLACES = Decimal("1E-9")
+TWENTY_FIVE_PLACES = Decimal("1E-25")
+# What is cut off leaves a trace, so that rounding what is left goes the way of the whole.
+ONCE = Context(prec=38, rounding=ROUND_05UP)
 EXACTLY = Context(prec=38, traps=[Inexact, InvalidOperation])
 
 
@@ -175,7 +178,7 @@ def _float_money(value: Any, name: str, zone: Zone) -> str:
         raise RecordRefused(f"{name} is negative")
     if number >= 10_000_000:
         raise RecordRefused(f"{name} is 10^7 or more")
-    return str(value)
+    return format(number.quantize(TWENTY_FIVE_PLACES, context=ONCE), "f")
 
 
 def _count(value: Any, name: str, zone: Zone) -> int | None:
@@ -310,9 +313,11 @@ CREDITS = Kind(
         r"[^0-9n\s]|[0-9]{7}|[0-9]+(?:[eE]|\.(?:[0-9]{10}|[0-9]*[eE]))",
     ),
 )
+# At most 25 places, which is what the formats' SQL multiplies: more would be rounded twice.
 FLOAT_MONEY = Kind(
     "varchar",
-    r"case when regexp_full_match({0}, '[0-9]{{1,7}}(\.[0-9]{{1,25}})?([eE]-?[0-9]{{1,2}})?') "
+    r"case when regexp_full_match({0}, '[0-9]{{1,7}}(\.[0-9]{{1,25}})?"
+    r"|[0-9](\.[0-9]{{1,16}})?[eE]-?0?[0-9]|[0-9](\.[0-9]{{1,9}})?[eE]-1[0-6]') "
     r"then {0} else error('money') end",
     "varchar",
     _float_money,

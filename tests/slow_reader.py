@@ -100,7 +100,7 @@ def number(value: Any) -> Decimal | None:
     if not isinstance(written, str) or not JSON_NUMBER.fullmatch(written):
         raise Refused
     try:
-        stated = EXACT.create_decimal(written)
+        stated = Decimal(written)
     except InvalidOperation:
         raise Refused from None
     if stated and not -400 < stated.adjusted() < 400:
