@@ -700,7 +700,7 @@ def request_facts(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
             f"from {row['fallback_from'] or '·'}, depth {row['fallback_depth'] or '·'}",
         )
     yield "workspace", row["workspace_id"] or "unassigned"
-    yield "key", row["api_key_id"] or "no key"
+    yield "key", row["api_key_id"] or "unassigned"
     if row["member_id"]:
         yield "member", row["member_id"]
     tokens = [row[name] for name in ("prompt_tokens", "completion_tokens", "total_tokens")]

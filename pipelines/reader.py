@@ -3,11 +3,10 @@ usage of local days.
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import duckdb
 
@@ -118,6 +117,8 @@ class Reader:
             f"""select {columns}, {measures}
                 from marts.usage_quarter_hourly as usage {NAMES.get(group_by, "")}
                 where quarter_at >= $start and quarter_at < $end {where}
+                    -- so that only the files of these days are opened
+                    and usage_date between $start::date and $end::date
                 group by all order by {order}""",
             **parameters,
         )
@@ -132,14 +133,24 @@ def usage_columns(group_by: str, *, each_day: bool) -> list[str]:
 
 
 def local_days(first: date, last: date, zone: str) -> tuple[datetime, datetime]:
-    """The UTC instants at which local days `first` to `last` (included) begin and end."""
-    place = ZoneInfo(zone)
+    """The UTC instants at which local days `first` to `last` (included) begin and end.
 
-    def midnight(day: date) -> datetime:
-        local = datetime.combine(day, time(), tzinfo=place)
-        return local.astimezone(ZoneInfo("UTC")).replace(tzinfo=None)
+    By the engine's own zones, as LOCAL_DATE goes: where a country has changed its mind between two
+    releases of the zones, one table would end a day where the other goes on with it.
+    """
+    with closing(duckdb.connect()) as engine:
 
-    return midnight(first), midnight(last + DAY)
+        def beginning(day: date) -> datetime:
+            [(instant,)] = engine.execute(
+                f"select min(quarter_at) filter ({LOCAL_DATE} >= $day::date) from range("
+                "$day::timestamp - interval 1 day, $day::timestamp + interval 3 days, "
+                "interval 15 minutes) as quarters(quarter_at)",
+                {"day": day, "zone": zone},
+            ).fetchall()
+            assert isinstance(instant, datetime)
+            return instant
+
+        return beginning(first), beginning(last + DAY)
 
 
 def last_window(text: str, as_of: datetime, zone: str) -> tuple[datetime, datetime]:
@@ -151,7 +162,11 @@ def last_window(text: str, as_of: datetime, zone: str) -> tuple[datetime, dateti
         whole = datetime.combine(moment.date(), time())
         end = whole + ((moment - whole) // QUARTER + 1) * QUARTER
         return end - 96 * QUARTER, end
-    today = moment.replace(tzinfo=ZoneInfo("UTC")).astimezone(ZoneInfo(zone)).date()
+    with closing(duckdb.connect()) as engine:
+        [(today,)] = engine.execute(
+            f"select {LOCAL_DATE} from (select $moment::timestamp as quarter_at)",
+            {"moment": moment, "zone": zone},
+        ).fetchall()
     return local_days(today - (int(text.removesuffix("d")) - 1) * DAY, today, zone)
 
 

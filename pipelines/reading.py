@@ -23,7 +23,7 @@ from concurrent.futures import Executor, Future
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from decimal import ROUND_HALF_UP, Context, Decimal, Inexact, InvalidOperation
+from decimal import ROUND_05UP, ROUND_HALF_UP, Context, Decimal, Inexact, InvalidOperation
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -163,6 +163,9 @@ def _number(value: Any, name: str) -> Decimal | None:
 
 
 NINE_PLACES = Decimal("1E-9")
+TWENTY_FIVE_PLACES = Decimal("1E-25")
+# What is cut off leaves a trace, so that rounding what is left goes the way of the whole.
+ONCE = Context(prec=38, rounding=ROUND_05UP)
 EXACTLY = Context(prec=38, traps=[Inexact, InvalidOperation])
 
 
@@ -200,7 +203,7 @@ def _float_money(value: Any, name: str, zone: Zone) -> str:
         raise RecordRefused(f"{name} is negative")
     if number >= 10_000_000:
         raise RecordRefused(f"{name} is 10^7 or more")
-    return str(value)
+    return format(number.quantize(TWENTY_FIVE_PLACES, context=ONCE), "f")
 
 
 def _count(value: Any, name: str, zone: Zone) -> int | None:
@@ -365,9 +368,11 @@ AMOUNT = replace(
     needed=False,
     plain=Plain("decimal(18, 9)", "{0}", CREDITS.plain.odd if CREDITS.plain else ""),
 )
+# At most 25 places, which is what the formats' SQL multiplies: more would be rounded twice.
 FLOAT_MONEY = Kind(
     "varchar",
-    r"case when regexp_full_match({0}, '[0-9]{{1,7}}(\.[0-9]{{1,25}})?([eE]-?[0-9]{{1,2}})?') "
+    r"case when regexp_full_match({0}, '[0-9]{{1,7}}(\.[0-9]{{1,25}})?"
+    r"|[0-9](\.[0-9]{{1,16}})?[eE]-?0?[0-9]|[0-9](\.[0-9]{{1,9}})?[eE]-1[0-6]') "
     r"then {0} else error('money') end",
     "varchar",
     _float_money,
@@ -754,7 +759,8 @@ class Scan:
             else []
         )
         if spooled.shape != "json":
-            whole = [0] if self._csv_suspicion and count else []
+            is_whole = self._csv_suspicion or b"\x00" in chunk or b"\x00" in rest
+            whole = [0] if is_whole and count else []
             return Scanned(count, long or whole)
         lines = self._conspicuous(chunk, rest, spooled, is_open=is_open)
         if longest > 2 * NESTING_LIMIT:
@@ -779,6 +785,8 @@ class Scan:
         patterns = list(self._plain_patterns if spooled.is_plain else self._patterns)
         if b"\\" in chunk or b"\\" in rest:
             patterns += ESCAPED_LETTER
+        if b"\r" in chunk or b"\r" in rest:
+            patterns += LONE_CR
         found: dict[int, bytes] = {}
         if rest:
             end = chunk.find(b"\n") + 1
@@ -803,6 +811,8 @@ class Scan:
     def _is_doubtful(self, line: bytes) -> bool:
         """Whether the engine may read the line otherwise than the careful path does."""
         if _match_any(self._long, line) or (b"\\" in line and _match_any(ESCAPED_LETTER, line)):
+            return True
+        if b"\r" in line and _match_any(LONE_CR, line):
             return True
         if LOOKS_ODD.search(line) or line.count(b"[") + line.count(b"{") > NESTING_LIMIT:
             try:
@@ -856,6 +866,7 @@ def _match_any(patterns: Sequence[Any], text: bytes) -> bool:
 
 
 ESCAPED_LETTER = _compiled([r"\\u00(?:[4-7]|00)"])
+LONE_CR = _compiled([r"\r[^\n]"])
 
 
 def careful_rows(
@@ -987,6 +998,8 @@ def _write_wrapped(file: BinaryIO, lines: bytes, count: int) -> None:
 
 def _decode(text: bytes, fields: Mapping[str, Kind]) -> Mapping[str, Any]:
     """A strict JSON object: UTF-8, no NaN, no kept field twice, no lone surrogate, not too deep."""
+    if b"\r" in text.rstrip(b"\r\n"):
+        raise RecordRefused("a carriage return inside the line")
     try:
         line = text.decode("utf-8")
     except UnicodeDecodeError:
@@ -1150,9 +1163,10 @@ def records_at(
 ) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Records that were accepted, by the lines they stand on, with every field they have."""
     records = _json_records if shape == "json" else _csv_records
-    for number, _, text, parse in records(path, known):
-        if number in lines:
-            yield number, json.loads(text, parse_int=_whole) if shape == "json" else parse(text)
+    with path.open("rb") as file:
+        for number, _, text, parse in records(file, known):
+            if number in lines:
+                yield number, json.loads(text, parse_int=_whole) if shape == "json" else parse(text)
 
 
 def _whole(digits: str) -> int | str:

@@ -177,9 +177,9 @@ def as_table(
 MISSING = {
     "workspace_id": "unassigned",
     "workspace_name": "unassigned",
-    "model": "nothing served",
-    "api_key_id": "no key",
-    "key_name": "no key",
+    "model": "unassigned",
+    "api_key_id": "unassigned",
+    "key_name": "unassigned",
     "member_id": "all API calls",
     "member_name": "all API calls",
 }

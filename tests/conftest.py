@@ -100,7 +100,7 @@ def deep(models: Models, name: str) -> set[str]:
     return set(model.inputs).union(*(deep(models, table) for table in model.inputs))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data beside the checkout; a test that needs it is skipped, saying so,
     where it is absent.
