@@ -25,6 +25,7 @@ import duckdb
 import pyarrow.compute as pc
 
 import assets
+from pipelines import object_store
 from pipelines.calendar import Clock
 from pipelines.reading import (
     FUTURE_SECONDS,
@@ -34,6 +35,7 @@ from pipelines.reading import (
     SpooledObject,
     arrow_rows,
     careful_rows,
+    fetch_all,
     read_through,
     shape_of,
     shown,
@@ -291,15 +293,11 @@ class Seen:
 
     def knows(self, gateway: str, spooled: SpooledObject) -> bool:
         place = self.places.get(spooled.location)
-        return bool(
-            place
-            and place[:2] == [spooled.size, spooled.modified_ns]
-            and (gateway, place[2]) in self.objects
-        )
+        return bool(place and place[:-1] == spooled.mark and (gateway, place[-1]) in self.objects)
 
     def add(self, gateway: str, spooled: SpooledObject) -> None:
         known = (gateway, spooled.sha256)
-        self.places[spooled.location] = [spooled.size, spooled.modified_ns, spooled.sha256]
+        self.places[spooled.location] = [*spooled.mark, spooled.sha256]
         self.objects.add(known)
         self.landed.add(known)
         self.barren.pop(known, None)  # once a night is enough
@@ -312,10 +310,12 @@ class Seen:
         return json.dumps({"places": self.places, "told": self.told}, sort_keys=True)
 
 
-def objects_at(location: Path) -> tuple[list[SpooledObject], list[str]]:
+def objects_at(location: Path | str) -> tuple[list[SpooledObject], list[str]]:
     """The objects of a folder (with its subfolders), a glob or one file; and names whose suffix is
     unknown.
     """
+    if isinstance(location, str):
+        return _objects_of_store(location)
     if location.is_dir():
         files = sorted(path for path in location.rglob("*") if path.is_file())
         base = location
@@ -345,6 +345,22 @@ def objects_at(location: Path) -> tuple[list[SpooledObject], list[str]]:
     return found, unknown
 
 
+def _objects_of_store(location: str) -> tuple[list[SpooledObject], list[str]]:
+    """The same for s3://bucket/prefix, as its listing shows them; bytes come later."""
+    found, unknown = [], []
+    for item in object_store.objects_at(location):
+        shape = shape_of(item.name)
+        if shape is None:
+            unknown.append(item.location)
+            continue
+        modified_ns = int(item.modified_at.timestamp() * 1e9)
+        spooled = SpooledObject(
+            item.location, item.size, modified_ns, shape[0], Path(), shape[1], remote=item
+        )
+        found.append(spooled)
+    return found, unknown
+
+
 class Landing:
     """One source's new objects on their way into `raw.requests`."""
 
@@ -362,7 +378,7 @@ class Landing:
         self.format = known
         self.clock = clock
         self.seen = seen
-        self.location = settings.path(source.location)
+        self.location = settings.place(source.location)
         self.zone = ZoneInfo(source.time_zone) if source.time_zone else None
         self.latest = max(clock.as_of, clock.arrived_at) + timedelta(seconds=FUTURE_SECONDS)
         self.parameters = {"credits_per_usd": settings.warehouse.credits_per_usd}
@@ -376,7 +392,7 @@ class Landing:
     def run(self) -> None:
         """Lands what is new, in batches of about 256 MiB."""
         objects, unknown = objects_at(self.location)
-        if not objects and not self.location.exists():
+        if not objects and not (isinstance(self.location, Path) and self.location.exists()):
             self.draft.remark(f"Source '{self.source.name}': nothing lies at {self.location}.")
         for name in unknown:
             self.draft.remark(
@@ -397,6 +413,7 @@ class Landing:
     # ---- one batch --------------------------------------------------------------------------
 
     def _land_batch(self, batch: list[SpooledObject]) -> None:
+        fetch_all(batch, self.draft.spool)
         for item in batch:
             if not item.packing:
                 item.path = _plainly_named(item, self.draft.spool)
@@ -448,10 +465,8 @@ class Landing:
             if is_landed and item.location not in moving:
                 self.seen.add(self.source.gateway, item)
             else:
-                self.draft.remark(
-                    f"{shown(item.location)} changed while it was read: it is left for the next "
-                    "night."
-                )
+                why = item.trouble or f"{shown(item.location)} changed while it was read"
+                self.draft.remark(f"{why.rstrip('.')}: it is left for the next night.")
             if item.path.parent == self.draft.spool:
                 item.path.unlink(missing_ok=True)
 

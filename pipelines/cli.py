@@ -20,6 +20,8 @@ import click
 from assets import decisions
 from pipelines.calendar import Clock, parse_day, parse_instant, utc_now
 from pipelines.models import ModelError
+from pipelines.object_store import ObjectStoreError
+from pipelines.object_store import objects_at as objects_in_store
 from pipelines.reader import (
     GROUPS,
     MEASURES,
@@ -74,7 +76,10 @@ class Group(click.Group):
         from exports.files import ExportError
         from pipelines.night import NightFailed
 
-        expected = (SettingsError, StoreError, ModelError, NightFailed, ExportError)
+        expected = (
+            *(SettingsError, StoreError, ObjectStoreError, ModelError),
+            *(NightFailed, ExportError),
+        )
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
@@ -966,7 +971,7 @@ def doctor(ctx: click.Context) -> None:
     if not settings.requests:
         say(False, "sources: no [[requests]] block; write one, so that there is something to land.")
     for source in settings.requests:
-        location = settings.path(source.location)
+        location = settings.place(source.location)
         if source.format not in formats():
             say(
                 False,
@@ -974,10 +979,14 @@ def doctor(ctx: click.Context) -> None:
                 f"{', '.join(sorted(formats()))}.",
             )
             continue
-        found, unknown = objects_at(location)
+        try:
+            found, unknown = objects_at(location)
+        except ObjectStoreError as error:
+            say(False, f"source {source.name}: {error}")
+            continue
         if not found and not unknown:
             say(
-                None if location.exists() else False,
+                None if isinstance(location, Path) and location.exists() else False,
                 f"source {source.name}: nothing lies at {location}.",
             )
         else:
@@ -985,8 +994,12 @@ def doctor(ctx: click.Context) -> None:
         for name in unknown[:3]:
             say(None, f"source {source.name}: {name} will not be read, its suffix is not known.")
     for name, folder in (("directory", settings.directory), ("invoices", settings.invoices)):
-        location = settings.path(folder.location)
-        count = sum(1 for path in location.rglob("*") if path.is_file()) if location.is_dir() else 0
+        location = settings.place(folder.location)
+        try:
+            count = count_files(location)
+        except ObjectStoreError as error:
+            say(False, f"{name}: {error}")
+            continue
         say(True if count else None, f"{name}: {count} files at {location}")
     _doctor_stripe(settings, say)
     _doctor_email(settings, say)
@@ -1013,6 +1026,13 @@ def doctor(ctx: click.Context) -> None:
         say(False, f"snapshot: {error}")
     if bad:
         raise Failed(f"{bad} thing{'s' if bad > 1 else ''} to mend; see the lines marked ✗.")
+
+
+def count_files(location: Path | str) -> int:
+    """How many files lie in a folder, or objects at a place in an object store."""
+    if isinstance(location, str):
+        return len(objects_in_store(location))
+    return sum(1 for path in location.rglob("*") if path.is_file()) if location.is_dir() else 0
 
 
 def _doctor_stripe(settings: Settings, say: Callable[[bool | None, str], None]) -> None:

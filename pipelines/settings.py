@@ -127,6 +127,10 @@ class Settings(Section):
             )
         return (self.folder / location).resolve()
 
+    def place(self, location: str) -> Path | str:
+        """Where something arrives: a path, or a place in an object store as it is written."""
+        return location if location.startswith("s3://") else self.path(location)
+
     @property
     def root(self) -> Path:
         return self.path(self.warehouse.root)

@@ -193,6 +193,7 @@ def test_a_page_names_only_what_there_is(name: str) -> None:
 FLOOR = {
     "calendar",
     "settings",
+    "object_store",
     "store",
     "reading",
     "tabular",
