@@ -48,7 +48,6 @@ from pipelines.store import (
     parquet_list,
     quote,
     sha256_of,
-    write_whole,
 )
 
 log = logging.getLogger("meterhouse.land")
@@ -229,6 +228,7 @@ def _keep_workspaces(draft: Draft, settings: Settings) -> None:
 # format, time_zone, credits_per_usd: what decides how an object reads
 ReadAs = tuple[str, str | None, int | None]
 Known = tuple[str, str]  # gateway, object_sha256
+SEEN = "ops/nights/.seen.json"
 
 
 class Seen:
@@ -240,12 +240,12 @@ class Seen:
     """
 
     def __init__(self, draft: Draft) -> None:
-        self.path = draft.store.root / "ops" / "nights" / ".seen.json"
+        self.store = draft.store
         try:
-            kept = json.loads(self.path.read_text(encoding="utf-8"))
+            kept = json.loads(self.store.read(SEEN) or "")
             self.places: dict[str, list[Any]] = kept["places"]
             self.told: dict[str, list[Any]] = kept["told"]
-        except (FileNotFoundError, ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError):
             self.places, self.told = {}, {}
         self.before = self._text()
         rows = draft.query(
@@ -304,7 +304,7 @@ class Seen:
 
     def keep(self) -> None:
         if self._text() != self.before:
-            write_whole(self.path, self._text())
+            self.store.write(SEEN, self._text())
 
     def _text(self) -> str:
         return json.dumps({"places": self.places, "told": self.told}, sort_keys=True)

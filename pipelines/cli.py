@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from assets import decisions
+from pipelines.bucket_store import open_store
 from pipelines.calendar import Clock, parse_day, parse_instant, utc_now
 from pipelines.models import ModelError
 from pipelines.object_store import ObjectStoreError
@@ -33,7 +34,7 @@ from pipelines.reader import (
 )
 from pipelines.screens import counted, err, number, out, show, show_facts
 from pipelines.settings import FILE_NAME, Settings, SettingsError, load
-from pipelines.store import Store, StoreError
+from pipelines.store import StoreError
 
 HERE = Path(__file__).parents[1]
 MILLISECOND = timedelta(milliseconds=1)
@@ -335,7 +336,7 @@ def _night(
             f"sent ({seconds:.1f} s)."
         )
     else:
-        with published(settings.root) as reader:
+        with published(open_store(settings)) as reader:
             [sums] = reader.rows(
                 "select sum(request_count) as requests, sum(credits) as credits, count(distinct "
                 "usage_date) as days, "
@@ -380,7 +381,7 @@ def backfill(ctx: click.Context, first: date, last: date, as_of: datetime | None
     settings = settings_of(ctx)
     from pipelines import contents
 
-    snapshot = Store(settings.root).snapshot()
+    snapshot = open_store(settings).snapshot()
     days = [
         day
         for day in (snapshot.tables.get("raw.requests", {}) if snapshot else {})
@@ -405,7 +406,7 @@ def rebuild(ctx: click.Context, as_of: datetime | None) -> None:
     """Make everything below raw again from raw."""
     settings = settings_of(ctx)
     if as_of is None:
-        snapshot = Store(settings.root).snapshot()
+        snapshot = open_store(settings).snapshot()
         as_of = snapshot.as_of if snapshot else None
     _night(ctx, Clock.at(as_of=as_of), {"meterhouse/everything": "yes"}, "rebuild")
 
@@ -418,24 +419,21 @@ def publish(ctx: click.Context) -> None:
     from pipelines import contents, warehouse
 
     settings = settings_of(ctx)
-    store = Store(settings.root)
+    store = open_store(settings)
     with store.lock(60):
         snapshot = store.snapshot()
         if snapshot is None:
             raise Failed(
-                f"Nothing is published under {settings.root} yet: run 'meterhouse nightly' first."
+                f"Nothing is published under {store.place} yet: run 'meterhouse nightly' first."
             )
-        missing = [
-            item.path for item in snapshot.objects() if not (store.root / item.path).exists()
-        ]
-        if missing:
+        if missing := store.missing(snapshot):
             raise Failed(
                 f"{len(missing)} objects of the snapshot are missing, the first is "
-                f"{store.root / missing[0]}: "
+                f"{store.place}/{missing[0]}: "
                 "restore them from a backup."
             )
         path = warehouse.build(store, snapshot, contents.models(), anew=True)
-        files.deliver(store.root, snapshot, settings.path(settings.exports.location))
+        files.deliver(store, snapshot, settings.place(settings.exports.location))
     out.print(f"Made [bold]{path}[/] from snapshot {snapshot.snapshot_id}.")
 
 
@@ -444,7 +442,7 @@ def publish(ctx: click.Context) -> None:
 
 @contextlib.contextmanager
 def reading(ctx: click.Context) -> Iterator[Reader]:
-    with published(settings_of(ctx).root) as reader:
+    with published(open_store(settings_of(ctx))) as reader:
         yield reader
 
 
@@ -453,8 +451,8 @@ def reading(ctx: click.Context) -> Iterator[Reader]:
 @click.pass_context
 def status(ctx: click.Context, form: str) -> None:
     """What is published: snapshot, nights, days, rows, credits, disk, quarantine, open alerts."""
-    settings = settings_of(ctx)
-    with published(settings.root) as reader:
+    store = open_store(settings_of(ctx))
+    with published(store) as reader:
         [row] = reader.rows(
             """select
                 snapshot_id, as_of, published_at,
@@ -472,12 +470,8 @@ def status(ctx: click.Context, form: str) -> None:
             left join marts.usage_by_key on true
             group by snapshot_id, as_of, published_at"""
         )
-    files = [path for path in settings.root.rglob("*") if path.is_file()]
-    row |= {
-        "files": len(files),
-        "disk_bytes": sum(path.stat().st_size for path in files),
-        "root": str(settings.root),
-    }
+    count, size = store.size()
+    row |= {"files": count, "disk_bytes": size, "root": store.place}
     if form != "table":
         show([row], form)
         return
@@ -887,7 +881,7 @@ def say_of_alert(
 ) -> None:
     """Writes down what a person says of an alert, once it is known that there is such an alert."""
     settings = settings_of(ctx)
-    with published(settings.root) as reader:
+    with published(open_store(settings)) as reader:
         found = reader.rows(
             "select state from marts.budget_alerts where alert_id = $id", id=alert_id
         )
@@ -895,7 +889,7 @@ def say_of_alert(
         raise Failed(
             f"There is no alert '{alert_id}' in what is published; 'meterhouse alerts' lists them."
         )
-    journal = Store(settings.root).journal("raw.decisions")
+    journal = open_store(settings).journal("raw.decisions")
     line = decisions.decide(journal, alert_id, decision, note, lasting)
     end = f" until {line['until']:%Y-%m-%d %H:%M} UTC" if line["until"] else ""
     after = " (it is closed, and stays so)" if found[0]["state"] == "closed" else ""
@@ -940,6 +934,7 @@ def export(
         )
     with reading(ctx) as reader:
         form = form or target.suffix.removeprefix(".") or "csv"
+        reader.reach(files.EXPORTS[what].table)
         manifest = files.write_export(reader.connection, what, first, last, form, target)
     file = manifest["files"][-1]
     out.print(
@@ -1007,22 +1002,24 @@ def doctor(ctx: click.Context) -> None:
     place = next(path for path in (root, *root.parents) if path.exists())
     free = shutil.disk_usage(place).free / 2**30
     say(free > 1, f"free space: {free:,.1f} GiB at {place}" + ("" if free > 1 else "; make room."))
+    what = "root" if root == settings.place(settings.warehouse.root) else "cache"
     say(
         os.access(place, os.W_OK),
-        f"root: {root} can{'' if os.access(place, os.W_OK) else ' not'} be written",
+        f"{what}: {root} can{'' if os.access(place, os.W_OK) else ' not'} be written",
     )
     try:
-        snapshot = Store(root).snapshot()
-        missing = (
-            sum(1 for item in snapshot.objects() if not (root / item.path).exists())
-            if snapshot
-            else 0
-        )
+        store = open_store(settings)
+        if trouble := store.trouble():
+            say(False, f"root: {trouble}")
+        elif not store.reads_in_place:
+            say(True, f"root: {store.place} can be written")
+        snapshot = store.snapshot()
+        missing = len(store.missing(snapshot)) if snapshot else 0
         if snapshot is None:
             say(None, "snapshot: none yet; run 'meterhouse nightly'.")
         else:
             say(not missing, f"snapshot: {snapshot.snapshot_id}, {missing} of its objects missing")
-    except StoreError as error:
+    except (StoreError, ObjectStoreError) as error:
         say(False, f"snapshot: {error}")
     if bad:
         raise Failed(f"{bad} thing{'s' if bad > 1 else ''} to mend; see the lines marked ✗.")

@@ -28,7 +28,7 @@ CONNECT_SECONDS = 10
 READ_SECONDS = 60.0
 THREADS = 8
 CHUNK = 4 * 2**20
-PART_BYTES = 64 * 2**20  # what is larger goes up in parts
+PART_BYTES = 32 * 2**20  # what is larger goes up in parts
 TOKEN = "meterhouse-write"  # metadata: which writing of it an object is
 ANYTHING = "*"
 HIDDEN = ("._", (".tmp", ".part"))  # how no object's name begins, and how it ends (contract)
@@ -284,6 +284,19 @@ class Bucket:
         with _explained(self.location_of(key)):
             self._call("delete_object", key)
 
+    def abandon_parts(self, before: datetime) -> None:
+        """Lets go of what was begun in parts before an instant, and never completed."""
+        with _explained(str(self)):
+            begun = self._call("list_multipart_uploads", Prefix=self.base).get("Uploads", [])
+            for upload in begun:
+                if upload["Initiated"] < before:
+                    with suppress(_client_error()):  # somebody else has just done so
+                        self._call(
+                            "abort_multipart_upload",
+                            upload["Key"].removeprefix(self.base),
+                            UploadId=upload["UploadId"],
+                        )
+
 
 def in_parallel(work: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
     """Waits for the store, not for a core: eight requests at a time."""
@@ -403,7 +416,8 @@ def _any_error() -> tuple[type[Exception], ...]:
 
 def _code(error: Exception) -> str:
     """The S3 code of an answer: NoSuchKey, 412, …; of anything else its class."""
-    stated = getattr(error, "response", {}).get("Error", {}).get("Code")
+    answer = getattr(error, "response", None)
+    stated = answer.get("Error", {}).get("Code") if isinstance(answer, dict) else None
     return str(stated or type(error).__name__)
 
 

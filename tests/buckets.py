@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
@@ -25,6 +26,7 @@ Fault = Literal[
     "",  # none
     "500",
     "503",  # SlowDown
+    "409",  # to a conditional write: another one is under way
     "reset",  # the connection ends before the request is heard
     "unheard",  # the request is not heard, and nothing answers
     "unanswered",  # it is done, and the connection ends before the answer
@@ -32,9 +34,10 @@ Fault = Literal[
     "torn",  # half of the answer's body comes
     "damaged",  # a byte of what is sent is another
 ]
-FAULTS: tuple[Fault, ...] = ("500", "503", "reset", "unanswered", "torn", "damaged")
+ANSWERS = {"500": "InternalError", "503": "SlowDown", "409": "ConditionalRequestConflict"}
+FAULTS: tuple[Fault, ...] = ("500", "503", "409", "reset", "unanswered", "torn", "damaged")
 SLOW_FAULTS: tuple[Fault, ...] = ("unheard", "late")
-PATIENCE_SECONDS = 0.4  # of the client, so that a timeout does not last a minute
+PATIENCE_SECONDS = 0.6  # of a client that waits in vain: less than a minute, more than an answer
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class Proxy:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else head and body of an answer come 40 ms apart
     proxy: Proxy
 
     def log_message(self, *_: Any) -> None:
@@ -100,18 +104,21 @@ class _Handler(BaseHTTPRequestHandler):
         fault = proxy.choose(asked)
         if fault == "damaged" and not body:
             fault = "500"
+        is_conditional = self.command == "PUT" and {"if-match", "if-none-match"} & headers.keys()
+        if fault == "409" and not is_conditional:
+            fault = "503"
         proxy.seen[fault] += 1
-        if fault in ("500", "503"):
-            code = "InternalError" if fault == "500" else "SlowDown"
+        if fault in ANSWERS:
+            code = ANSWERS[fault]
             self._say(int(fault), {}, f"<Error><Code>{code}</Code></Error>".encode())
         elif fault in ("reset", "unheard"):
-            self._hang_up(2 * PATIENCE_SECONDS if fault == "unheard" else 0)
+            self._hang_up(1.5 * PATIENCE_SECONDS if fault == "unheard" else 0)
         else:
             if fault == "damaged":
                 body = bytes([body[0] ^ 1]) + body[1:]
             status, said, content = self._forward(body, headers)
             if fault in ("unanswered", "late"):
-                self._hang_up(2 * PATIENCE_SECONDS if fault == "late" else 0)
+                self._hang_up(1.5 * PATIENCE_SECONDS if fault == "late" else 0)
             elif fault == "torn" and content and self.command != "HEAD":
                 self._say(status, said, content[: len(content) // 2], len(content))
                 self._hang_up(0)
@@ -205,11 +212,15 @@ def environment(proxy: Proxy) -> dict[str, str]:
 
 
 def be_quick(patch: pytest.MonkeyPatch) -> None:
-    """No waiting between attempts, and little for an answer."""
+    """No waiting between attempts."""
     import botocore.endpoint
 
-    patch.setattr(botocore.endpoint.time, "sleep", lambda _: None)
+    patch.setattr(botocore.endpoint, "time", SimpleNamespace(sleep=lambda _: None))
     patch.setattr(object_store, "_pause", lambda _: None)
+
+
+def be_impatient(patch: pytest.MonkeyPatch) -> None:
+    """Little waiting for an answer, for faults that never answer."""
     patch.setattr(object_store, "READ_SECONDS", PATIENCE_SECONDS)
 
 

@@ -194,6 +194,7 @@ FLOOR = {
     "calendar",
     "settings",
     "object_store",
+    "bucket_store",
     "store",
     "reading",
     "tabular",

@@ -96,8 +96,10 @@ def test_a_listing_goes_on_with_the_page_that_failed(
 
 @pytest.mark.parametrize("fault", [*FAULTS, *SLOW_FAULTS])
 def test_what_goes_wrong_on_the_way_is_tried_again(
-    proxy: Proxy, tmp_path: Path, fault: Fault
+    proxy: Proxy, tmp_path: Path, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if fault in SLOW_FAULTS:
+        buckets.be_impatient(monkeypatch)
     content = bytes(range(256)) * 4000
     buckets.put(proxy, f"{PLACE}/a.jsonl", content)
     [item] = listed(PLACE)
@@ -157,8 +159,10 @@ def test_an_object_that_never_comes_whole_is_a_sentence(proxy: Proxy, tmp_path: 
 @pytest.mark.parametrize("fault", [*FAULTS, *SLOW_FAULTS])
 @pytest.mark.parametrize("over", ["*", None, "etag"])
 def test_an_object_is_put_once_whatever_goes_wrong(
-    proxy: Proxy, fault: Fault, over: str | None
+    proxy: Proxy, fault: Fault, over: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if fault in SLOW_FAULTS:
+        buckets.be_impatient(monkeypatch)
     if over == "etag":
         over = buckets.put(proxy, f"{PLACE}/a", b"before")
     proxy.choose = first(fault, 2, "PUT")
