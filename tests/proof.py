@@ -1,4 +1,5 @@
-"""The long runs: nights killed at many moments. `python -m tests.proof` rewrites docs/proof.md.
+"""The long runs: nights killed at many moments, two writers on a failing object store.
+`python -m tests.proof` rewrites docs/proof.md.
 
 `--kills N` for fewer or more than a thousand, `--seed S` for others. A failure prints the seed and
 the moments that led to it; `--seed S --kills N` of the same numbers runs them again.
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import duckdb
 
+from tests.faults import run_many
 from tests.houses import CHECKOUT
 from tests.kills import IN_A_ROW, Moment, Trials, nights
 
@@ -109,6 +111,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Runs it all; returns 1 where anything was wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=1000, help="how many nights to kill")
+    parser.add_argument("--faults", type=int, default=1000, help="how many fault schedules to run")
     parser.add_argument("--seed", type=int, default=1, help="the first seed")
     parser.add_argument("--out", type=Path, default=DOCUMENT, help="where to write the result")
     chosen = parser.parse_args(words)
@@ -118,9 +121,13 @@ def main(words: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
         places = [Path(folder) / "first", Path(folder) / "second"]
         list(pool.map(run, worlds, places, [chosen.seed] * 2, halves))
+    killed = told(worlds, time.monotonic() - began)
+    with tempfile.TemporaryDirectory() as folder:
+        lines = run_many(chosen.seed, chosen.faults, Path(folder))
     chosen.out.parent.mkdir(exist_ok=True)
-    chosen.out.write_text(told(worlds, time.monotonic() - began), encoding="utf-8")
-    return 1 if any(world.failures for world in worlds) else 0
+    text = killed + "\n" + "\n".join(lines).rstrip() + "\n"
+    chosen.out.write_text(text, encoding="utf-8")
+    return 1 if "- wrong" in text else 0
 
 
 if __name__ == "__main__":

@@ -23,8 +23,9 @@ from pipelines.night import Published
 from pipelines.object_store import Bucket
 from pipelines.reader import published
 from pipelines.store import StoreError
-from tests import buckets
+from tests import buckets, faults
 from tests.buckets import SLOW_FAULTS, Asked, Fault, Proxy
+from tests.faults import Tally
 from tests.houses import SETTINGS, House, furnish, request, request_models, until_failure
 
 REMOTE = SETTINGS.replace('root = "data"', 'root = "s3://bucket/house"').replace(
@@ -429,3 +430,17 @@ def test_a_snapshot_that_was_never_heard_leaves_the_old_one(
     assert ids(house) == ["a"]
     house.night()
     assert ids(house) == ["a", "b"]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_two_writers_lose_and_double_nothing_whatever_goes_wrong(
+    seed: int, proxy: Proxy, tmp_path: Path
+) -> None:
+    faults.run_writers(seed, tmp_path / "machines", proxy, Tally())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nights_of_two_machines_lose_and_double_nothing_whatever_goes_wrong(
+    seed: int, proxy: Proxy, tmp_path: Path, few: Models
+) -> None:
+    faults.run_nights(seed, tmp_path / "machines", proxy, few, Tally())
