@@ -15,7 +15,7 @@ import duckdb
 
 from pipelines import tabular
 from pipelines.calendar import Clock
-from pipelines.reading import RecordRefused, shown
+from pipelines.reading import RecordRefused
 from pipelines.settings import Settings
 from pipelines.store import Draft
 from pipelines.tabular import Column
@@ -134,16 +134,16 @@ def table_of(path: Path) -> str | None:
 def land(draft: Draft, settings: Settings, clock: Clock) -> None:
     """Every file that is new at `[directory] location`."""
 
-    def is_named(path: Path) -> bool:
+    def is_named(path: Path, place: str) -> bool:
         if table_of(path) is None:
             draft.remark(
-                f"{shown(path)} was not read: the directory's files are named {', '.join(COLUMNS)}."
+                f"{place} was not read: the directory's files are named {', '.join(COLUMNS)}."
             )
             return False
         return True
 
     rows: dict[str, list[dict[str, Any]]] = {}
-    location = settings.path(settings.directory.location)
+    location = settings.place(settings.directory.location)
     for arrival in tabular.arrivals(draft, clock, location, "directory", is_named):
         name = table_of(arrival.path) or ""
         rows.setdefault(name, []).extend(tabular.land_rows(arrival, COLUMNS[name], lambda _: None))

@@ -52,7 +52,7 @@ def land(draft: Draft, settings: Settings, clock: Clock) -> None:
     types = {name: kind for name, (kind, _) in TABLES["raw.invoices"].columns.items()}
     rows = []
     for arrival in tabular.arrivals(
-        draft, clock, settings.path(settings.invoices.location), "invoices"
+        draft, clock, settings.place(settings.invoices.location), "invoices"
     ):
         rows += tabular.land_rows(arrival, COLUMNS, check)
     if rows:

@@ -26,6 +26,7 @@ import duckdb
 import pyarrow.compute as pc
 
 import assets
+from pipelines import object_store
 from pipelines.calendar import Clock
 from pipelines.reading import (
     FUTURE_SECONDS,
@@ -36,6 +37,7 @@ from pipelines.reading import (
     arrow_rows,
     careful_lines,
     careful_rows,
+    fetch_all,
     read_through,
     shape_of,
     shown,
@@ -49,7 +51,6 @@ from pipelines.store import (
     parquet_list,
     quote,
     sha256_of,
-    write_whole,
 )
 
 log = logging.getLogger("meterhouse.land")
@@ -241,6 +242,7 @@ def _keep_workspaces(draft: Draft, settings: Settings) -> None:
 # format, time_zone, credits_per_usd: what decides how an object reads
 ReadAs = tuple[str, str | None, int | None]
 Known = tuple[str, str]  # gateway, object_sha256
+SEEN = "ops/nights/.seen.json"
 
 
 class Seen:
@@ -252,12 +254,12 @@ class Seen:
     """
 
     def __init__(self, draft: Draft) -> None:
-        self.path = draft.store.root / "ops" / "nights" / ".seen.json"
+        self.store = draft.store
         try:
-            kept = json.loads(self.path.read_text(encoding="utf-8"))
+            kept = json.loads(self.store.read(SEEN) or "")
             self.places: dict[str, list[Any]] = kept["places"]
             self.told: dict[str, list[Any]] = kept["told"]
-        except (FileNotFoundError, ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError):
             self.places, self.told = {}, {}
         self.before = self._text()
         rows = draft.query(
@@ -305,32 +307,30 @@ class Seen:
 
     def knows(self, gateway: str, spooled: SpooledObject) -> bool:
         place = self.places.get(spooled.location)
-        return bool(
-            place
-            and place[:2] == [spooled.size, spooled.modified_ns]
-            and (gateway, place[2]) in self.objects
-        )
+        return bool(place and place[:-1] == spooled.mark and (gateway, place[-1]) in self.objects)
 
     def add(self, gateway: str, spooled: SpooledObject) -> None:
         known = (gateway, spooled.sha256)
         if not spooled.is_fetched:
-            self.places[spooled.location] = [spooled.size, spooled.modified_ns, spooled.sha256]
+            self.places[spooled.location] = [*spooled.mark, spooled.sha256]
         self.objects.add(known)
         self.landed.add(known)
         self.barren.pop(known, None)  # once a night is enough
 
     def keep(self) -> None:
         if self._text() != self.before:
-            write_whole(self.path, self._text())
+            self.store.write(SEEN, self._text())
 
     def _text(self) -> str:
         return json.dumps({"places": self.places, "told": self.told}, sort_keys=True)
 
 
-def objects_at(location: Path) -> tuple[list[SpooledObject], list[str]]:
+def objects_at(location: Path | str) -> tuple[list[SpooledObject], list[str]]:
     """The objects of a folder (with its subfolders), a glob or one file; and names whose suffix is
     unknown.
     """
+    if isinstance(location, str):
+        return _objects_of_store(location)
     if location.is_dir():
         files = sorted(path for path in location.rglob("*") if path.is_file())
         base = location
@@ -360,6 +360,22 @@ def objects_at(location: Path) -> tuple[list[SpooledObject], list[str]]:
     return found, unknown
 
 
+def _objects_of_store(location: str) -> tuple[list[SpooledObject], list[str]]:
+    """The same for s3://bucket/prefix, as its listing shows them; bytes come later."""
+    found, unknown = [], []
+    for item in object_store.objects_at(location):
+        shape = shape_of(item.name)
+        if shape is None:
+            unknown.append(item.location)
+            continue
+        modified_ns = int(item.modified_at.timestamp() * 1e9)
+        spooled = SpooledObject(
+            item.location, item.size, modified_ns, shape[0], Path(), shape[1], remote=item
+        )
+        found.append(spooled)
+    return found, unknown
+
+
 class Landing:
     """One source's new objects on their way into `raw.requests`."""
 
@@ -377,7 +393,7 @@ class Landing:
         self.format = known
         self.clock = clock
         self.seen = seen
-        self.location = Path() if known.fetch else settings.path(source.location)
+        self.location = Path() if known.fetch else settings.place(source.location)
         self.zone = ZoneInfo(source.time_zone) if source.time_zone else None
         self.latest = max(clock.as_of, clock.arrived_at) + timedelta(seconds=FUTURE_SECONDS)
         self.parameters = {"credits_per_usd": settings.warehouse.credits_per_usd}
@@ -394,7 +410,7 @@ class Landing:
             self._land_fetched(self.format.fetch(self.draft, self.source, self.clock))
             return
         objects, unknown = objects_at(self.location)
-        if not objects and not self.location.exists():
+        if not objects and not (isinstance(self.location, Path) and self.location.exists()):
             self.draft.remark(f"Source '{self.source.name}': nothing lies at {self.location}.")
         for name in unknown:
             self.draft.remark(
@@ -426,6 +442,7 @@ class Landing:
     # ---- one batch --------------------------------------------------------------------------
 
     def _land_batch(self, batch: list[SpooledObject]) -> None:
+        fetch_all(batch, self.draft.spool)
         for item in batch:
             if not item.packing:
                 item.path = _plainly_named(item, self.draft.spool)
@@ -492,10 +509,8 @@ class Landing:
             if is_landed and item.location not in moving:
                 self.seen.add(self.source.gateway, item)
             else:
-                self.draft.remark(
-                    f"{shown(item.location)} changed while it was read: it is left for the next "
-                    "night."
-                )
+                why = item.trouble or f"{shown(item.location)} changed while it was read"
+                self.draft.remark(f"{why.rstrip('.')}: it is left for the next night.")
             if item.path.parent == self.draft.spool:
                 item.path.unlink(missing_ok=True)
 

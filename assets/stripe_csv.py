@@ -18,7 +18,7 @@ from assets.stripe_objects import TABLES as STRIPE_TABLES
 from assets.stripe_objects import append_changed, kept_metadata
 from pipelines import tabular
 from pipelines.calendar import Clock
-from pipelines.reading import RecordRefused, shown
+from pipelines.reading import RecordRefused
 from pipelines.settings import Settings
 from pipelines.store import Draft
 from pipelines.tabular import Arrival, Record
@@ -246,12 +246,12 @@ def _is_report(arrival: Arrival) -> bool:
 
 def land(draft: Draft, settings: Settings, clock: Clock) -> None:
     """Every export that is new at `[stripe] exports`."""
-    location = settings.path(settings.stripe.exports)
+    location = settings.place(settings.stripe.exports)
     for arrival in tabular.arrivals(draft, clock, location, "stripe_csv"):
         if _is_report(arrival):
             arrival.is_kept = False
             draft.remark(
-                f"{shown(arrival.path)} was not read: it is an itemized report, not the payments "
+                f"{arrival.location} was not read: it is an itemized report, not the payments "
                 f"export."
             )
             continue

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -16,11 +17,14 @@ from typing import Any
 
 import duckdb
 
+from pipelines.object_store import Bucket, Taken, in_parallel
 from pipelines.settings import Settings
 from pipelines.store import (
     OBJECT_PATH,
     Draft,
     Snapshot,
+    Store,
+    StoredObject,
     Workbench,
     digest,
     parquet_list,
@@ -183,10 +187,11 @@ def nightly(
             del draft.tables[table]
 
 
-def deliver(root: Path, snapshot: Snapshot, location: Path) -> None:
+def deliver(store: Store, snapshot: Snapshot, location: Path | str) -> None:
     """Makes the export folder hold what the snapshot names, the manifest last: a reader of the
     manifest sees whole nights only.
     """
+    items = {}
     files = []
     for table, partitions in sorted(snapshot.tables.items()):
         if not table.startswith("exports."):
@@ -194,13 +199,7 @@ def deliver(root: Path, snapshot: Snapshot, location: Path) -> None:
         for key, partition in sorted(partitions.items()):
             for item in partition.objects:
                 path = item.path.removeprefix("exports/")
-                target = location / path
-                if not target.exists():
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    part = target.with_name(f".{target.name}.part")
-                    shutil.copyfile(root / item.path, part)
-                    sync(part)
-                    os.replace(part, target)
+                items[path] = item
                 files.append(
                     {
                         "path": path,
@@ -212,22 +211,67 @@ def deliver(root: Path, snapshot: Snapshot, location: Path) -> None:
                         "sha256": item.sha256,
                     }
                 )
-    location.mkdir(parents=True, exist_ok=True)
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "snapshot_id": snapshot.snapshot_id,
         "files": files,
     }
     text = json.dumps(manifest, indent=1) + "\n"
+    kept = set(items)
+    kept |= {path.removeprefix("exports/") for path in snapshot.superseded}  # for seven days
+    if isinstance(location, str):
+        _deliver_to_bucket(store, snapshot, Bucket(location), items, text, kept)
+        return
+    for path, item in items.items():
+        target = location / path
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            part = target.with_name(f".{target.name}.part")
+            shutil.copyfile(store.local([item])[0], part)
+            sync(part)
+            os.replace(part, target)
+    location.mkdir(parents=True, exist_ok=True)
     stated = location / "manifest.json"
     if not stated.exists() or stated.read_text(encoding="utf-8") != text:
         write_whole(stated, text)
-    kept = {file["path"] for file in files}
-    kept |= {path.removeprefix("exports/") for path in snapshot.superseded}  # for seven days
     for old in location.glob("*/usage_date=*/*"):
         name = old.relative_to(location).as_posix()
         if name not in kept and OBJECT_PATH.fullmatch(f"exports/{name}"):
             old.unlink()
+
+
+def _deliver_to_bucket(
+    store: Store,
+    snapshot: Snapshot,
+    bucket: Bucket,
+    items: Mapping[str, StoredObject],
+    manifest: str,
+    kept: set[str],
+) -> None:
+    """The same into an object store. The manifest is written only over the one that was there
+    before the snapshot was found to stand: no older night's takes the place of a newer one's.
+    """
+    there = {item.key: item.size for item in bucket.objects()}
+    absent = [(path, item) for path, item in items.items() if there.get(path) != item.bytes]
+    sources = store.local([item for _, item in absent])
+
+    def upload(one: tuple[tuple[str, StoredObject], Path]) -> None:
+        (path, item), source = one
+        bucket.put(path, source, sha256=item.sha256)
+
+    in_parallel(upload, zip(absent, sources, strict=True))
+    while True:
+        stated = bucket.get("manifest.json")
+        if not store.is_current(snapshot):
+            return
+        if stated is not None and stated.content == manifest.encode():
+            break
+        with suppress(Taken):
+            bucket.put("manifest.json", manifest.encode(), over=stated.etag if stated else None)
+            break
+    for name in there:
+        if name not in kept and OBJECT_PATH.fullmatch(f"exports/{name}"):
+            bucket.delete(name)
 
 
 def other_files(target: Path) -> list[dict[str, Any]]:

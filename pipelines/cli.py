@@ -18,8 +18,11 @@ from typing import Any
 import click
 
 from assets import decisions
+from pipelines.bucket_store import open_store
 from pipelines.calendar import Clock, parse_day, parse_instant, utc_now
 from pipelines.models import ModelError
+from pipelines.object_store import ObjectStoreError
+from pipelines.object_store import objects_at as objects_in_store
 from pipelines.reader import (
     GROUPS,
     MEASURES,
@@ -31,7 +34,7 @@ from pipelines.reader import (
 )
 from pipelines.screens import counted, err, number, out, show, show_facts
 from pipelines.settings import FILE_NAME, Settings, SettingsError, load
-from pipelines.store import Store, StoreError
+from pipelines.store import StoreError
 
 HERE = Path(__file__).parents[1]
 MILLISECOND = timedelta(milliseconds=1)
@@ -74,7 +77,10 @@ class Group(click.Group):
         from exports.files import ExportError
         from pipelines.night import NightFailed
 
-        expected = (SettingsError, StoreError, ModelError, NightFailed, ExportError)
+        expected = (
+            *(SettingsError, StoreError, ObjectStoreError, ModelError),
+            *(NightFailed, ExportError),
+        )
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
@@ -334,7 +340,7 @@ def _night(
             f"sent ({seconds:.1f} s)."
         )
     else:
-        with published(settings.root) as reader:
+        with published(open_store(settings)) as reader:
             [sums] = reader.rows(
                 "select sum(request_count) as requests, sum(credits) as credits, count(distinct "
                 "usage_date) as days, "
@@ -379,7 +385,7 @@ def backfill(ctx: click.Context, first: date, last: date, as_of: datetime | None
     settings = settings_of(ctx)
     from pipelines import contents
 
-    snapshot = Store(settings.root).snapshot()
+    snapshot = open_store(settings).snapshot()
     days = [
         day
         for day in (snapshot.tables.get("raw.requests", {}) if snapshot else {})
@@ -404,7 +410,7 @@ def rebuild(ctx: click.Context, as_of: datetime | None) -> None:
     """Make everything below raw again from raw."""
     settings = settings_of(ctx)
     if as_of is None:
-        snapshot = Store(settings.root).snapshot()
+        snapshot = open_store(settings).snapshot()
         as_of = snapshot.as_of if snapshot else None
     _night(ctx, Clock.at(as_of=as_of), {"meterhouse/everything": "yes"}, "rebuild")
 
@@ -417,24 +423,21 @@ def publish(ctx: click.Context) -> None:
     from pipelines import contents, warehouse
 
     settings = settings_of(ctx)
-    store = Store(settings.root)
+    store = open_store(settings)
     with store.lock(60):
         snapshot = store.snapshot()
         if snapshot is None:
             raise Failed(
-                f"Nothing is published under {settings.root} yet: run 'meterhouse nightly' first."
+                f"Nothing is published under {store.place} yet: run 'meterhouse nightly' first."
             )
-        missing = [
-            item.path for item in snapshot.objects() if not (store.root / item.path).exists()
-        ]
-        if missing:
+        if missing := store.missing(snapshot):
             raise Failed(
                 f"{len(missing)} objects of the snapshot are missing, the first is "
-                f"{store.root / missing[0]}: "
+                f"{store.place}/{missing[0]}: "
                 "restore them from a backup."
             )
         path = warehouse.build(store, snapshot, contents.models(), anew=True)
-        files.deliver(store.root, snapshot, settings.path(settings.exports.location))
+        files.deliver(store, snapshot, settings.place(settings.exports.location))
     out.print(f"Made [bold]{path}[/] from snapshot {snapshot.snapshot_id}.")
 
 
@@ -443,7 +446,7 @@ def publish(ctx: click.Context) -> None:
 
 @contextlib.contextmanager
 def reading(ctx: click.Context) -> Iterator[Reader]:
-    with published(settings_of(ctx).root) as reader:
+    with published(open_store(settings_of(ctx))) as reader:
         yield reader
 
 
@@ -452,8 +455,8 @@ def reading(ctx: click.Context) -> Iterator[Reader]:
 @click.pass_context
 def status(ctx: click.Context, form: str) -> None:
     """What is published: snapshot, nights, days, rows, credits, disk, quarantine, open alerts."""
-    settings = settings_of(ctx)
-    with published(settings.root) as reader:
+    store = open_store(settings_of(ctx))
+    with published(store) as reader:
         [row] = reader.rows(
             """select
                 snapshot_id, as_of, published_at,
@@ -479,12 +482,8 @@ def status(ctx: click.Context, form: str) -> None:
             left join marts.usage_by_key on true
             group by snapshot_id, as_of, published_at"""
         )
-    files = [path for path in settings.root.rglob("*") if path.is_file()]
-    row |= {
-        "files": len(files),
-        "disk_bytes": sum(path.stat().st_size for path in files),
-        "root": str(settings.root),
-    }
+    count, size = store.size()
+    row |= {"files": count, "disk_bytes": size, "root": store.place}
     if form != "table":
         show([row], form)
         return
@@ -908,7 +907,7 @@ def say_of_alert(
 ) -> None:
     """Writes down what a person says of an alert, once it is known that there is such an alert."""
     settings = settings_of(ctx)
-    with published(settings.root) as reader:
+    with published(open_store(settings)) as reader:
         found = reader.rows(
             "select state from marts.budget_alerts where alert_id = $id", id=alert_id
         )
@@ -916,7 +915,7 @@ def say_of_alert(
         raise Failed(
             f"There is no alert '{alert_id}' in what is published; 'meterhouse alerts' lists them."
         )
-    journal = Store(settings.root).journal("raw.decisions")
+    journal = open_store(settings).journal("raw.decisions")
     line = decisions.decide(journal, alert_id, decision, note, lasting)
     end = f" until {line['until']:%Y-%m-%d %H:%M} UTC" if line["until"] else ""
     after = " (it is closed, and stays so)" if found[0]["state"] == "closed" else ""
@@ -947,8 +946,13 @@ def member(
     from assets import erasure
 
     settings = settings_of(ctx)
-    store = Store(settings.root)
-    with published(settings.root) as reader:
+    store = open_store(settings)
+    if not store.reads_in_place:
+        raise Failed(
+            "A member can't be erased in an object store yet: its versions, and other machines' "
+            "caches, would keep the name. Only a root in a folder can be."
+        )
+    with published(store) as reader:
         traces = erasure.traces(reader.rows, member_id)
         before = erasure.totals(reader.rows)
         as_of = reader.as_of
@@ -970,7 +974,7 @@ def member(
             abort=True,
             err=True,
         )
-    with store.lock(60), published(settings.root) as reader:
+    with store.lock(60), published(store) as reader:
         names = erasure.traces(reader.rows, member_id).names  # a night may have learned another
         decided = erasure.decide(store, settings, member_id, names, note)
     err.print("Written down; a night carries it out now, and should it fail, the next one does.")
@@ -983,7 +987,7 @@ def member(
         run_night(settings, ctx.obj, tags, watcher)
     for sentence in watcher.warnings:
         err.print(f"[yellow]note:[/] {_escape(sentence)}", soft_wrap=True)
-    with published(settings.root) as reader:
+    with published(store) as reader:
         after = erasure.totals(reader.rows)
     renamed = erasure.renamed(before, {member_id: decided.given})
     out.print(f"Erased: [bold]{decided.given}[/] stands for the member from now on.")
@@ -1047,6 +1051,7 @@ def export(
         )
     with reading(ctx) as reader:
         form = form or target.suffix.removeprefix(".") or "csv"
+        reader.reach(files.EXPORTS[what].table)
         manifest = files.write_export(reader.connection, what, first, last, form, target)
     file = manifest["files"][-1]
     out.print(
@@ -1093,11 +1098,15 @@ def doctor(ctx: click.Context) -> None:
                 f"source {source.name}: {trouble or f'requests can be read at {source.location}'}",
             )
             continue
-        location = settings.path(source.location)
-        found, unknown = objects_at(location)
+        location = settings.place(source.location)
+        try:
+            found, unknown = objects_at(location)
+        except ObjectStoreError as error:
+            say(False, f"source {source.name}: {error}")
+            continue
         if not found and not unknown:
             say(
-                None if location.exists() else False,
+                None if isinstance(location, Path) and location.exists() else False,
                 f"source {source.name}: nothing lies at {location}.",
             )
         else:
@@ -1105,39 +1114,52 @@ def doctor(ctx: click.Context) -> None:
         for name in unknown[:3]:
             say(None, f"source {source.name}: {name} will not be read, its suffix is not known.")
     for name, folder in (("directory", settings.directory), ("invoices", settings.invoices)):
-        location = settings.path(folder.location)
-        count = sum(1 for path in location.rglob("*") if path.is_file()) if location.is_dir() else 0
+        location = settings.place(folder.location)
+        try:
+            count = count_files(location)
+        except ObjectStoreError as error:
+            say(False, f"{name}: {error}")
+            continue
         say(True if count else None, f"{name}: {count} files at {location}")
     _doctor_stripe(settings, say)
     _doctor_email(settings, say)
     root = settings.root
     try:
-        if stones := erasure.tombstones(Store(root), settings):
+        if stones := erasure.tombstones(open_store(settings), settings):
             say(True, f"erased members: {len(stones.names)}, with the key of their names")
     except SettingsError as error:
         say(False, f"erased members: {error}")
     place = next(path for path in (root, *root.parents) if path.exists())
     free = shutil.disk_usage(place).free / 2**30
     say(free > 1, f"free space: {free:,.1f} GiB at {place}" + ("" if free > 1 else "; make room."))
+    what = "root" if root == settings.place(settings.warehouse.root) else "cache"
     say(
         os.access(place, os.W_OK),
-        f"root: {root} can{'' if os.access(place, os.W_OK) else ' not'} be written",
+        f"{what}: {root} can{'' if os.access(place, os.W_OK) else ' not'} be written",
     )
     try:
-        snapshot = Store(root).snapshot()
-        missing = (
-            sum(1 for item in snapshot.objects() if not (root / item.path).exists())
-            if snapshot
-            else 0
-        )
+        store = open_store(settings)
+        if trouble := store.trouble():
+            say(False, f"root: {trouble}")
+        elif not store.reads_in_place:
+            say(True, f"root: {store.place} can be written")
+        snapshot = store.snapshot()
+        missing = len(store.missing(snapshot)) if snapshot else 0
         if snapshot is None:
             say(None, "snapshot: none yet; run 'meterhouse nightly'.")
         else:
             say(not missing, f"snapshot: {snapshot.snapshot_id}, {missing} of its objects missing")
-    except StoreError as error:
+    except (StoreError, ObjectStoreError) as error:
         say(False, f"snapshot: {error}")
     if bad:
         raise Failed(f"{bad} thing{'s' if bad > 1 else ''} to mend; see the lines marked ✗.")
+
+
+def count_files(location: Path | str) -> int:
+    """How many files lie in a folder, or objects at a place in an object store."""
+    if isinstance(location, str):
+        return len(objects_in_store(location))
+    return sum(1 for path in location.rglob("*") if path.is_file()) if location.is_dir() else 0
 
 
 def _doctor_stripe(settings: Settings, say: Callable[[bool | None, str], None]) -> None:

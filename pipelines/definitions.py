@@ -19,11 +19,12 @@ import dagster as dg
 
 from exports.files import EXPORTS
 from pipelines import contents, history
+from pipelines.bucket_store import open_store
 from pipelines.calendar import Clock, parse_day, parse_instant
 from pipelines.models import MANIFESTS, Built, Checked, Models
 from pipelines.night import Night, Published, Started, Told, claim_table
+from pipelines.object_store import ObjectStoreError
 from pipelines.settings import Settings, SettingsError, load
-from pipelines.store import Store
 
 # The rooms of the picture in house.md, in the order in which data falls through them.
 GROUPS = (
@@ -65,8 +66,8 @@ def first_day() -> date:
     """Where the daily partitions begin: the month of the earliest day, or sixty days ago."""
     first = date.today() - timedelta(days=60)
     try:
-        snapshot = Store(settings_here().root).snapshot()
-    except SettingsError:
+        snapshot = open_store(settings_here()).snapshot()
+    except (SettingsError, ObjectStoreError):
         snapshot = None
     known = snapshot.tables.get("raw.requests", {}) if snapshot else {}
     return min([first, *(date.fromisoformat(day) for day in known)]).replace(day=1)

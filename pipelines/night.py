@@ -6,13 +6,13 @@ Knows nothing of Dagster or of a terminal: it yields what happened, and they sho
 
 import json
 import os
+import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -22,6 +22,7 @@ from assets import decisions, erasure, playground
 from exports import files as export_files
 from exports.alerts import outbox
 from pipelines import restatements, warehouse
+from pipelines.bucket_store import open_store
 from pipelines.calendar import Clock, utc_now
 from pipelines.models import Built, Checked, Models, Step
 from pipelines.settings import Settings
@@ -32,7 +33,6 @@ from pipelines.store import (
     Store,
     Workbench,
     arrow_table,
-    write_whole,
 )
 
 
@@ -90,10 +90,10 @@ class Night:
 
     def run(self) -> Iterator[Event]:
         """Runs the night, yielding what happens. Raises NightFailed, StoreError, SettingsError."""
-        store = Store(self.settings.root)
+        store = open_store(self.settings)
         with ExitStack() as stack:
             stack.enter_context(store.lock(self.wait_seconds))
-            journal = NightJournal(store.root)
+            journal = NightJournal(store)
             journal.begin(self.clock, self.started_by)
             try:
                 store.sweep(store.snapshot())
@@ -293,14 +293,12 @@ class Night:
         snapshot = store.snapshot()
         if snapshot is None:
             return
-        is_old = warehouse.published_id(store.root) != snapshot.snapshot_id
+        is_old = warehouse.published_id(store) != snapshot.snapshot_id
         if is_news or is_old or self._erasures:
             yield Started("warehouse")
             # a copy of the old file, mended, would still hold what was taken out of it
             warehouse.build(store, snapshot, self.models, anew=bool(self._erasures))
-        export_files.deliver(
-            store.root, snapshot, self.settings.path(self.settings.exports.location)
-        )
+        export_files.deliver(store, snapshot, self.settings.place(self.settings.exports.location))
 
 
 def claim_table(models: Models, name: str) -> str:
@@ -361,21 +359,24 @@ TABLES = {
 }
 
 
+NIGHTS = "ops/nights"
+
+
 class NightJournal:
     """`ops/nights/`: one small file a night, written when it begins and when it ends."""
 
-    def __init__(self, root: Path) -> None:
-        self.folder = root / "ops" / "nights"
+    def __init__(self, store: Store) -> None:
+        self.store = store
         self.snapshot_id: str | None = None
         self.entry: dict[str, Any] = {}
         self._began = 0.0
 
     def begin(self, clock: Clock, started_by: str) -> None:
-        for path in sorted(self.folder.glob("[0-9]*.json")):
-            entry = json.loads(path.read_text(encoding="utf-8"))
-            if entry["outcome"] == "running":  # we hold the lock: that process is no more
+        for name, text in self.store.texts(NIGHTS).items():
+            entry = json.loads(text)
+            if entry["outcome"] == "running" and self.store.is_over(entry):
                 entry |= {"outcome": "killed", "message": "The process ended without a word."}
-                write_whole(path, json.dumps(entry))
+                self.store.write(f"{NIGHTS}/{name}", json.dumps(entry))
         now = utc_now()
         self._began = time.monotonic()
         self.entry = {
@@ -386,6 +387,7 @@ class NightJournal:
             "outcome": "running",
             "started_by": started_by,
             "message": "",
+            "machine": platform.node(),
         }
         self._write()
 
@@ -399,14 +401,11 @@ class NightJournal:
         self._write()
 
     def _write(self) -> None:
-        write_whole(self.folder / f"{self.entry['night_id']}.json", json.dumps(self.entry))
+        self.store.write(f"{NIGHTS}/{self.entry['night_id']}.json", json.dumps(self.entry))
 
     def table(self) -> pa.Table:
         """Every night up to this one."""
-        entries = [
-            json.loads(path.read_text(encoding="utf-8"))
-            for path in sorted(self.folder.glob("[0-9]*.json"))
-        ]
+        entries = [json.loads(text) for text in self.store.texts(NIGHTS).values()]
         entries = [entry for entry in entries if entry["night_id"] != self.entry["night_id"]]
         instants = ("as_of", "started_at")
         rows = [

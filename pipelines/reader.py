@@ -5,14 +5,13 @@ usage of local days.
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import date, datetime, time, timedelta
-from pathlib import Path
 from typing import Any
 
 import duckdb
 
 from pipelines.calendar import DAY
-from pipelines.store import StoreError, quote
-from pipelines.warehouse import NAME
+from pipelines.store import Store, StoreError, quote
+from pipelines.warehouse import NAME, bring, objects_read
 
 QUARTER = timedelta(minutes=15)
 
@@ -51,11 +50,18 @@ MEASURES = (
 class Reader:
     """One published snapshot, readable with SQL by the names of the contract's tables."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, store: Store) -> None:
         self.connection = connection
+        self.store = store
+
+    def reach(self, sql: str) -> None:
+        """Sees to it that what a select reads is on this machine."""
+        if not self.store.reads_in_place:
+            self.store.reach(objects_read(self.connection, sql))
 
     def rows(self, sql: str, **parameters: Any) -> list[dict[str, Any]]:
         """The rows of a select, as dicts by column."""
+        self.reach(sql)
         result = self.connection.execute(sql, parameters or None)
         names = [column[0] for column in result.description or []]
         return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
@@ -171,23 +177,28 @@ def last_window(text: str, as_of: datetime, zone: str) -> tuple[datetime, dateti
 
 
 @contextmanager
-def published(root: Path) -> Iterator[Reader]:
+def published(store: Store) -> Iterator[Reader]:
     """Opens what is published. Raises StoreError where nothing is."""
-    path = root / NAME
+    path = bring(store)
     if not path.exists():
-        if (root / "snapshot.json").exists():
-            raise StoreError(f"{path} is gone: run 'meterhouse publish' to make it again.")
-        raise StoreError(f"Nothing is published under {root} yet: run 'meterhouse nightly' first.")
+        if store.snapshot() is not None:
+            raise StoreError(
+                f"{store.place}/{NAME} is gone: run 'meterhouse publish' to make it again."
+            )
+        raise StoreError(
+            f"Nothing is published under {store.place} yet: run 'meterhouse nightly' first."
+        )
     connection = duckdb.connect()
     try:
         connection.execute("set TimeZone = 'UTC'")
         connection.execute(f"attach {quote(str(path))} as warehouse (read_only)")
         connection.execute("use warehouse")
-        yield Reader(connection)
+        yield Reader(connection, store)
     except duckdb.IOException as error:
         raise StoreError(
-            f"What is published under {root} can't be read ({str(error).splitlines()[0]}): "
+            f"What is published under {store.place} can't be read ({str(error).splitlines()[0]}): "
             "run 'meterhouse publish', as after a move."
         ) from None
     finally:
         connection.close()
+        store.tidy()

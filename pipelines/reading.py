@@ -32,6 +32,7 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 import re2
 
+from pipelines.object_store import Changed, ObjectStoreError, RemoteObject, in_parallel
 from pipelines.store import sha256_of
 
 LINE_LIMIT = 1_048_576  # bytes of a line without its end; longer ones are quarantined
@@ -538,6 +539,28 @@ class SpooledObject:
     quarantine: list["Quarantined"] = field(default_factory=list)
     read_count: int = 0
     is_fetched: bool = False  # lies in the spool only; its location is no path
+    remote: RemoteObject | None = None  # where it lies in an object store
+    trouble: str = ""  # why its bytes could not be had
+
+    @property
+    def mark(self) -> list[int | str]:
+        """What tells, without reading it, that it is the object that lay there before."""
+        known: list[int | str] = [self.size, self.modified_ns]
+        return [*known, self.remote.etag] if self.remote else known
+
+    def fetch(self, spool: Path) -> None:
+        """Brings its bytes into the spool where they lie in an object store: those that were
+        listed, or none.
+        """
+        if self.remote is None:
+            return
+        self.path = self.place_in(spool).with_suffix(".fetched")
+        try:
+            self.remote.fetch(self.path)
+        except Changed:
+            pass
+        except ObjectStoreError as error:
+            self.trouble = str(error)
 
     def place_in(self, spool: Path) -> Path:
         """Where its bytes may lie while they pass through: a name without meaning to the engine."""
@@ -548,6 +571,8 @@ class SpooledObject:
         """Whether it lies there as it was found: not one that is being written, nor one gone."""
         if self.is_fetched:
             return True
+        if self.remote is not None:
+            return self.path.exists()  # what was fetched changes no more
         try:
             stat = Path(self.location).stat()
         except FileNotFoundError:
@@ -599,6 +624,13 @@ def shape_of(name: str) -> tuple[Literal["json", "csv"], str] | None:
     return (shape, packing) if shape else None  # type: ignore[return-value]
 
 
+def fetch_all(objects: Iterable[SpooledObject], spool: Path) -> None:
+    """Brings the bytes of those that lie in an object store, several at a time."""
+    remote = [item for item in objects if item.remote is not None]
+    if remote:
+        in_parallel(lambda item: item.fetch(spool), remote)
+
+
 def read_through(spooled: SpooledObject, scan: "Scan", spool: Path, scanners: Executor) -> None:
     """One pass over the object's bytes: unpacks (with CRC) and hashes, while `scanners` count lines
     and look for what DuckDB reads wrongly.
@@ -632,6 +664,8 @@ def read_through(spooled: SpooledObject, scan: "Scan", spool: Path, scanners: Ex
         if target is not None:
             target.close()
     if target is not None:
+        if spooled.remote is not None:
+            source.unlink()
         spooled.path = Path(target.name)
     spooled.sha256 = hasher.hexdigest()
 

@@ -240,8 +240,7 @@ class Comparison:
         partitions = self.published.get(table, {})
         keys = [key for key in map(str, days) if key in partitions]
         items = [item for key in keys for item in partitions[key].objects]
-        files = [self.draft.store.root / item.path for item in items]
-        return self._rows(table, files)
+        return self._rows(table, self.draft.store.local(items))
 
     def _after(self, table: str, days: Sequence[date]) -> str:
         """The select of what would be published of them."""

@@ -7,6 +7,7 @@ Relative paths are relative to the file. Contract, "Settings".
 """
 
 import difflib
+import hashlib
 import os
 import tomllib
 import zoneinfo
@@ -29,7 +30,13 @@ class Section(BaseModel):
 
 
 class Warehouse(Section):
+    """`cache`, `cache_gib`: where a root in an object store keeps what this machine reads of it,
+    and how much of that for longer than an hour.
+    """
+
     root: str = "data"
+    cache: str = "cache"
+    cache_gib: float = Field(default=20, gt=0)
     credits_per_usd: int = Field(default=100, gt=0)
 
 
@@ -125,12 +132,21 @@ class Settings(Section):
         """
         if "://" in location:
             raise SettingsError(
-                f"'{location}' can't be used yet: this release reads and writes local folders only."
+                f"'{location}' can't be used here: write a folder of this machine, or, for what is "
+                "read, the root and the exports, s3://bucket/prefix."
             )
         return (self.folder / location).resolve()
 
+    def place(self, location: str) -> Path | str:
+        """Where something arrives or goes: a path, or a place in an object store as it stands."""
+        return location if location.startswith("s3://") else self.path(location)
+
     @property
     def root(self) -> Path:
+        """The folder of this machine in which DuckDB finds the tables."""
+        if self.warehouse.root.startswith("s3://"):
+            name = hashlib.sha256(self.warehouse.root.rstrip("/").encode()).hexdigest()[:12]
+            return self.path(self.warehouse.cache) / name
         return self.path(self.warehouse.root)
 
     @property

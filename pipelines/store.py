@@ -132,6 +132,29 @@ class Snapshot:
     tables: Tables
     checks: dict[str, str] = field(default_factory=dict)
     superseded: dict[str, str] = field(default_factory=dict)
+    version: str | None = field(default=None, compare=False)  # what the store calls this state
+
+    @classmethod
+    def of(cls, stated: Mapping[str, Any], version: str | None = None) -> "Snapshot":
+        """The snapshot that `snapshot.json` states."""
+        return cls(
+            snapshot_id=stated["snapshot_id"],
+            as_of=datetime.fromisoformat(stated["as_of"]),
+            published_at=datetime.fromisoformat(stated["published_at"]),
+            tables={
+                table: {
+                    key: Partition(
+                        tuple(StoredObject(**item) for item in partition["objects"]),
+                        partition["fingerprint"],
+                    )
+                    for key, partition in partitions.items()
+                }
+                for table, partitions in stated["tables"].items()
+            },
+            checks=stated["checks"],
+            superseded=stated["superseded"],
+            version=version,
+        )
 
     def objects(self) -> Iterator[StoredObject]:
         for partitions in self.tables.values():
@@ -224,24 +247,129 @@ class Journal:
 
 
 class Store:
-    """One root on a local disk."""
+    """One root on a local disk; `pipelines/bucket_store.py` is the other kind, in an object store.
+
+    What either kind does in its own way comes first: small files, objects, and the one moment at
+    which a night becomes visible.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    # ---- reading ----------------------------------------------------------------------------
+    @property
+    def place(self) -> str:
+        """Where it is, for sentences."""
+        return str(self.root)
+
+    @property
+    def reads_in_place(self) -> bool:
+        """Whether published objects lie where DuckDB reads them."""
+        return True
+
+    # ---- small files ------------------------------------------------------------------------
+
+    def read(self, name: str) -> str | None:
+        """A small file's text; None where there is none."""
+        try:
+            return (self.root / name).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, text: str) -> None:
+        """Writes a small file, whole or not at all."""
+        write_whole(self.root / name, text)
+
+    def texts(self, folder: str) -> dict[str, str]:
+        """The numbered small files of a folder, in order."""
+        files = sorted((self.root / folder).glob("[0-9]*.json"))
+        return {path.name: path.read_text(encoding="utf-8") for path in files}
+
+    def journal(self, table: str) -> "Journal":
+        return Journal(self.root / table.replace(".", "/"))
+
+    # ---- objects ----------------------------------------------------------------------------
+
+    def local(self, items: Sequence[StoredObject]) -> list[Path]:
+        """Published objects as files of this machine, which DuckDB reads."""
+        return [self.root / item.path for item in items]
+
+    def reach(self, paths: Iterable[str]) -> None:
+        """Sees to it that published objects, named by their paths, can be read here."""
+
+    def stand_in(self, paths: Iterable[str]) -> None:
+        """Sees to it that a view may name published objects, before anybody reads them."""
+
+    def has(self, path: str, published: Snapshot | None) -> bool:  # noqa: ARG002
+        """Whether an object is there already, and stays: it need not be written again."""
+        return (self.root / path).exists()
+
+    def take_in(self, drafts: Mapping[str, Path]) -> None:
+        """Gives drafts their names, durably; nothing speaks of them yet."""
+        with ThreadPoolExecutor(8) as pool:  # waiting for the disk, not for a core
+            list(pool.map(sync, drafts.values()))
+        folders = set()
+        for path, draft in drafts.items():
+            target = self.root / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(draft, target)
+            folders.update([target.parent, target.parent.parent])
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(sync, sorted(folders)))
+
+    def forget(self, paths: Sequence[str]) -> None:
+        """Objects that must not live on for a week: gone at once."""
+        for path in paths:
+            (self.root / path).unlink(missing_ok=True)
+
+    def missing(self, snapshot: Snapshot) -> list[str]:
+        """Objects that the snapshot names and that are not there."""
+        return [item.path for item in snapshot.objects() if not (self.root / item.path).exists()]
+
+    def size(self) -> tuple[int, int]:
+        """How many files there are, and their bytes."""
+        sizes = [path.stat().st_size for path in self.root.rglob("*") if path.is_file()]
+        return len(sizes), sum(sizes)
+
+    # ---- what is derived from a snapshot ----------------------------------------------------
+
+    def bring(self, name: str, mend: Callable[[Path], None]) -> Path:  # noqa: ARG002
+        """A derived file as it is published, on this machine. `mend`: makes one that was made
+        elsewhere fit here.
+        """
+        return self.root / name
+
+    def hand_on(self, name: str, snapshot: Snapshot) -> None:
+        """Publishes a derived file that was made here, from this snapshot."""
+
+    def is_current(self, snapshot: Snapshot) -> bool:  # noqa: ARG002
+        """Whether the snapshot is still the one that stands; the lock sees to that here."""
+        return True
+
+    def is_over(self, night: Mapping[str, Any]) -> bool:  # noqa: ARG002
+        """Whether a night that says it runs is no more: here we hold the lock, so it is."""
+        return True
+
+    def trouble(self) -> str:
+        """Why the place can't be written, beyond what a look at its folder tells."""
+        return ""
+
+    def tidy(self) -> None:
+        """Lets go of what this machine keeps only for speed."""
+
+    # ---- the snapshot -----------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot | None:
         """What is published now; None before the first night."""
-        path = self.root / "snapshot.json"
-        try:
-            stated = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        path = f"{self.place}/snapshot.json"
+        state = self._state()
+        if state is None:
             if copies := self._copies():
                 raise StoreError(
                     f"{path} is gone, though nights were published: copy {copies[-1]} to its place."
-                ) from None
+                )
             return None
+        try:
+            stated = json.loads(state[0].decode("utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             copies = self._copies()
             newest = copies[-1] if copies else "a backup"
@@ -253,34 +381,26 @@ class Store:
                 f"{path} is of format {stated['format_version']}, this release reads "
                 f"{FORMAT_VERSION}: use the release that wrote it, or land into a new root."
             )
-        return Snapshot(
-            snapshot_id=stated["snapshot_id"],
-            as_of=datetime.fromisoformat(stated["as_of"]),
-            published_at=datetime.fromisoformat(stated["published_at"]),
-            tables={
-                table: {
-                    key: Partition(
-                        tuple(StoredObject(**item) for item in partition["objects"]),
-                        partition["fingerprint"],
-                    )
-                    for key, partition in partitions.items()
-                }
-                for table, partitions in stated["tables"].items()
-            },
-            checks=stated["checks"],
-            superseded=stated["superseded"],
-        )
+        return Snapshot.of(stated, state[1])
 
-    def _copies(self) -> list[Path]:
+    def _state(self) -> tuple[bytes, str | None] | None:
+        """`snapshot.json` as it is, and what the store calls this state of it."""
+        try:
+            return (self.root / "snapshot.json").read_bytes(), None
+        except FileNotFoundError:
+            return None
+
+    def _copies(self) -> list[str]:
         """The last snapshots as they were published, oldest first: what a lost `snapshot.json` is
         restored from.
         """
         folder = self.root / "ops" / "nights"
-        return sorted(folder.glob("snapshot-*.json"), key=lambda path: path.stat().st_mtime_ns)
+        found = sorted(folder.glob("snapshot-*.json"), key=lambda path: path.stat().st_mtime_ns)
+        return [str(path) for path in found]
 
-    def replace_snapshot(self, content: Mapping[str, Any]) -> None:
-        """The one moment at which a night becomes visible: a copy is kept, then `snapshot.json` is
-        replaced.
+    def replace_snapshot(self, content: Mapping[str, Any], before: str | None) -> str | None:  # noqa: ARG002
+        """The one moment at which a night becomes visible: `snapshot.json` is replaced, and a copy
+        kept. `before`: the version it stands on; returns the new one.
         """
         text = json.dumps(content, indent=1, sort_keys=True) + "\n"
         folder = self.root / "ops" / "nights"
@@ -288,10 +408,8 @@ class Store:
         write_whole(self.root / "snapshot.json", text)
         write_whole(folder / f"snapshot-{content['snapshot_id']}.json", text)
         for old in self._copies()[:-COPIES]:
-            old.unlink()
-
-    def journal(self, table: str) -> Journal:
-        return Journal(self.root / table.replace(".", "/"))
+            Path(old).unlink()
+        return None
 
     # ---- one writer -------------------------------------------------------------------------
 
@@ -310,7 +428,7 @@ class Store:
         except filelock.Timeout:
             who = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
             raise StoreError(
-                f"Another night is at work on {self.root} ({who}); it will publish what has "
+                f"Another night is at work on {self.place} ({who}); it will publish what has "
                 "arrived. Run again when it has ended."
             ) from None
         try:
@@ -482,18 +600,16 @@ class Draft:
 
     def locate(self, item: StoredObject) -> Path:
         """Where the object's bytes are now: drafted or published."""
-        return self.pending.get(item.path) or self.store.root / item.path
+        return self.pending.get(item.path) or self.store.local([item])[0]
 
     def files(self, table: str, days: Iterable[date] | None = None) -> list[Path]:
         """The files of a table, or of some of its days."""
         partitions = self.partitions(table)
         keys = sorted(partitions) if days is None else [str(day) for day in days]
-        return [
-            self.locate(item)
-            for key in keys
-            if key in partitions
-            for item in partitions[key].objects
-        ]
+        items = [item for key in keys if key in partitions for item in partitions[key].objects]
+        published = [item for item in items if item.path not in self.pending]
+        found = dict(zip(published, self.store.local(published), strict=True))
+        return [found.get(item) or self.pending[item.path] for item in items]
 
     def query(self, sql: str, **parameters: object) -> pa.Table:
         """Runs a select over tables by their names: what is published, and this night's drafts over
@@ -659,7 +775,7 @@ class Draft:
         path = f"{folder}/{sha256[:32]}{draft.suffix}"
         rows, credits = measured
         item = StoredObject(path, rows, draft.stat().st_size, sha256, credits)
-        if (self.store.root / path).exists():
+        if self.store.has(path, self.published):
             draft.unlink()
         else:
             self.pending[path] = draft
@@ -668,30 +784,21 @@ class Draft:
     # ---- publishing -------------------------------------------------------------------------
 
     def publish(self, as_of: datetime, *, forgets: bool = False) -> Snapshot:
-        """fsync every draft, give it its name, replace `snapshot.json`. The caller has audited.
+        """Every draft under its name, durably; then replace `snapshot.json`. The caller has
+        audited.
 
         `forgets`: what is superseded does not live on, and is gone with the next sweep.
         """
-        root = self.store.root
         named = {
             item.path
             for parts in self.tables.values()
             for p in parts.values()
             for item in p.objects
         }
-        folders = set()
-        with ThreadPoolExecutor(8) as pool:  # waiting for the disk, not for a core
-            list(pool.map(sync, [draft for path, draft in self.pending.items() if path in named]))
         for path, draft in self.pending.items():
             if path not in named:
                 draft.unlink()
-                continue
-            target = root / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(draft, target)
-            folders.update([target.parent, target.parent.parent])
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(sync, sorted(folders)))
+        self.store.take_in({path: file for path, file in self.pending.items() if path in named})
         self.pending.clear()
         now = utc_now()
         superseded = {}
@@ -721,9 +828,8 @@ class Draft:
             "published_at": now.isoformat(),
             "superseded": superseded,
         }
-        self.store.replace_snapshot(content)
-        for path in sorted(self.forgotten - named):  # else the next night's sweep does it
-            (root / path).unlink(missing_ok=True)
-        self.published = self.store.snapshot()
-        assert self.published is not None
+        before = self.published.version if self.published else None
+        version = self.store.replace_snapshot(content, before)
+        self.store.forget(sorted(self.forgotten - named))  # else the next night's sweep does it
+        self.published = Snapshot.of(content, version)
         return self.published

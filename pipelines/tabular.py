@@ -23,6 +23,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines import object_store
 from pipelines.calendar import Clock
 from pipelines.reading import (
     MOMENT,
@@ -109,6 +110,33 @@ def find_files(location: Path) -> tuple[list[Path], list[Path]]:
             continue
         files.append(path)
     return files, unknown
+
+
+def fetch_files(location: str, spool: Path) -> tuple[dict[Path, str], list[str], list[str]]:
+    """The same in an object store: each object, brought into the spool under its own name, and
+    where it lies; what has an unknown suffix; what changed since it was listed.
+    """
+    found = sorted(object_store.objects_at(location), key=lambda item: item.key.split("/"))
+    wanted = {}
+    unknown = []
+    for item in found:
+        if shape_of(Path(item.name)) is None:
+            unknown.append(item.location)
+            continue
+        folder = spool / hashlib.sha256(item.location.encode()).hexdigest()[:24]
+        folder.mkdir(exist_ok=True)
+        wanted[folder / item.name] = item
+
+    def fetch(path: Path) -> bool:
+        try:
+            wanted[path].fetch(path)
+        except object_store.Changed:
+            return False
+        return True
+
+    came = dict(zip(wanted, object_store.in_parallel(fetch, wanted), strict=True))
+    places = {path: item.location for path, item in wanted.items() if came[path]}
+    return places, unknown, [item.location for path, item in wanted.items() if not came[path]]
 
 
 def shape_of(path: Path) -> str | None:
@@ -492,6 +520,7 @@ class Arrival:
     """A file whose content is new, and the account of its records."""
 
     path: Path
+    location: str  # where it was found, as text that may be stored
     sha256: str
     arrived_at: datetime
     records: Iterable[Record] = ()
@@ -508,7 +537,7 @@ class Arrival:
         self.quarantined.append(
             {
                 "object_sha256": self.sha256,
-                "location": shown(self.path),
+                "location": self.location,
                 "line_number": record.line_number if record else None,
                 "byte_offset": record.byte_offset if record else None,
                 "byte_length": len(record.content) if record else None,
@@ -524,9 +553,9 @@ class Arrival:
 def arrivals(
     draft: Draft,
     clock: Clock,
-    location: Path,
+    location: Path | str,
     source: str,
-    is_wanted: Callable[[Path], bool] = lambda _: True,
+    is_wanted: Callable[[Path, str], bool] = lambda _path, _location: True,
 ) -> Iterator[Arrival]:
     """Each file at `location` whose content this source has not landed before; the caller fills its
     account.
@@ -542,12 +571,19 @@ def arrivals(
         ).to_pylist()
     }
     landed: list[Arrival] = []
-    files, unknown = find_files(location)
-    for path in unknown:
+    if isinstance(location, str):
+        places, unknown, changed = fetch_files(location, draft.spool)
+    else:
+        files, others = find_files(location)
+        places, unknown = {path: shown(path) for path in files}, [shown(path) for path in others]
+        changed = []
+    for place in unknown:
         known_suffixes = ", ".join(SUFFIXES)
-        draft.remark(f"{shown(path)} was not read: its suffix is none of {known_suffixes} (.gz).")
-    for path in files:
-        if not is_wanted(path):
+        draft.remark(f"{place} was not read: its suffix is none of {known_suffixes} (.gz).")
+    for place in changed:
+        draft.remark(f"{place} changed while it was read: it is left for the next night.")
+    for path, place in places.items():
+        if not is_wanted(path, place):
             continue
         refused = ""
         try:
@@ -557,10 +593,14 @@ def arrivals(
             sha256 = sha256_of(path)
         else:
             sha256 = hashlib.sha256(content).hexdigest()
+        if isinstance(location, str):
+            path.unlink()
         if sha256 in known:
             continue
         known.add(sha256)
-        arrival = Arrival(path, sha256, clock.arrived_at + timedelta(microseconds=len(landed)))
+        arrival = Arrival(
+            path, place, sha256, clock.arrived_at + timedelta(microseconds=len(landed))
+        )
         shape = shape_of(path)
         if not refused and shape is not None:
             try:
@@ -582,7 +622,7 @@ def arrivals(
             {
                 "object_sha256": arrival.sha256,
                 "source": source,
-                "location": shown(arrival.path),
+                "location": arrival.location,
                 "read_count": arrival.read_count,
                 "accepted_count": arrival.accepted_count,
                 "duplicate_count": arrival.duplicate_count,

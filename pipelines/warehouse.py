@@ -16,7 +16,7 @@ from pathlib import Path
 import duckdb
 
 from pipelines.models import Models
-from pipelines.store import Snapshot, Store, digest, quote, sync
+from pipelines.store import OBJECT_PATH, Snapshot, Store, digest, quote, sync
 
 # the oldest engine that must open it; files of 2.0's own storage can't be read by 1.x
 STORAGE = "v1.4.0"
@@ -68,11 +68,11 @@ MACROS = {
 }
 
 
-def published_id(root: Path) -> str | None:
+def published_id(store: Store) -> str | None:
     """The id of the snapshot that `warehouse.duckdb` was made from; None where there is no such
     file.
     """
-    path = root / NAME
+    path = bring(store)
     if not path.exists():
         return None
     connection = duckdb.connect()
@@ -126,7 +126,7 @@ def build(store: Store, snapshot: Snapshot, models: Models, *, anew: bool = Fals
     What the snapshot left as it was is taken over from the old file, so that a night costs what
     changed and not what history there is; `anew`: nothing is.
     """
-    target = store.root / NAME
+    target = store.root / NAME if anew else bring(store)
     draft = store.root / f".{NAME}.{os.getpid()}.tmp"
     entries = list(_entries(store, snapshot, models))
     is_made = True
@@ -137,7 +137,7 @@ def build(store: Store, snapshot: Snapshot, models: Models, *, anew: bool = Fals
         try:
             if known:
                 shutil.copyfile(target, draft)
-            _write(connection, draft, entries, known, snapshot)
+            _write(connection, draft, entries, known, snapshot, store)
         except duckdb.Error:
             if not known:
                 raise
@@ -147,7 +147,67 @@ def build(store: Store, snapshot: Snapshot, models: Models, *, anew: bool = Fals
     sync(draft)
     os.replace(draft, target)
     sync(store.root)
+    store.hand_on(NAME, snapshot)
     return target
+
+
+def bring(store: Store) -> Path:
+    """The file as it is published, on this machine. Where it was made on another, its views are
+    turned to the objects' places on this one.
+    """
+    return store.bring(NAME, lambda file: _turn_views(file, store))
+
+
+STORED = re.compile(rf"'[^']*?/({OBJECT_PATH.pattern})'")
+
+
+def _turn_views(file: Path, store: Store) -> None:
+    root = store.root.resolve()
+    with closing(duckdb.connect()) as connection:
+        connection.execute(f"attach {quote(str(file))} as warehouse")
+        connection.execute("use warehouse")
+        views = connection.execute(
+            "select schema_name || '.' || view_name, sql, comment from duckdb_views() "
+            "where database_name = 'warehouse' and not internal"
+        ).fetchall()
+        for name, sql, comment in views:
+            text = STORED.sub(lambda found: quote(f"{root}/{found[1]}"), sql)
+            if text == sql:
+                continue
+            comments = connection.execute(
+                "select column_name, comment from duckdb_columns() where database_name = "
+                "'warehouse' and schema_name || '.' || table_name = ? and comment is not null",
+                [name],
+            ).fetchall()
+            _reach(connection, store, text, whole=False)
+            connection.execute(re.sub("(?i)^create view", "create or replace view", text))
+            _comment(connection, f"view {name}", comment or "")
+            for column, said in comments:
+                _comment(connection, f"column {name}.{column}", said)
+
+
+def objects_read(
+    connection: duckdb.DuckDBPyConnection, sql: str, *, whole: bool = True
+) -> set[str]:
+    """The stored objects, by path, that a select reads on an attached `warehouse.duckdb`: those it
+    names, and those of the views under it. Not `whole`: the first of each, which tells the columns.
+    """
+    views = dict(
+        connection.execute(
+            "select schema_name || '.' || view_name, sql from duckdb_views() where not internal"
+        ).fetchall()
+    )
+    found: set[str] = set()
+    waiting, seen = [sql], set()
+    while waiting:
+        text = waiting.pop()
+        stored = [path[1] for path in STORED.finditer(text)]
+        found.update(stored if whole else stored[:1])
+        for name in re.findall(r"\b(?:raw|staging|marts|ops)\.[a-z_]+", text):
+            if name in views and name not in seen:
+                seen.add(name)
+                waiting.append(views[name])
+    return found
 
 
 def _known(connection: duckdb.DuckDBPyConnection, target: Path) -> Known:
@@ -171,6 +231,7 @@ def _write(
     entries: list[Entry],
     known: Known,
     snapshot: Snapshot,
+    store: Store,
 ) -> None:
     """Brings the file at `draft`, which holds what is `known`, to what `entries` say."""
     option = "" if known else f" (storage_version '{STORAGE}')"
@@ -196,7 +257,7 @@ def _write(
         connection.execute(f"drop {kind} {name}")
     changed = [entry for entry in entries if known.get(entry.name) != entry.contents]
     for entry in changed:
-        _put(connection, entry, known.get(entry.name, {}))
+        _put(connection, entry, known.get(entry.name, {}), store)
     names = [*gone, *(entry.name for entry in changed)]
     connection.execute(f"delete from {CONTENTS} where entry in (select unnest(?))", [names])
     rows = [(entry.name, *content) for entry in changed for content in entry.contents.items()]
@@ -215,7 +276,9 @@ def _write(
     connection.execute("detach warehouse")
 
 
-def _put(connection: duckdb.DuckDBPyConnection, entry: Entry, known: Mapping[str, str]) -> None:
+def _put(
+    connection: duckdb.DuckDBPyConnection, entry: Entry, known: Mapping[str, str], store: Store
+) -> None:
     """Makes an entry anew, or brings a table's changed partitions up to date."""
     contents = entry.contents
     is_mended = False
@@ -230,16 +293,29 @@ def _put(connection: duckdb.DuckDBPyConnection, entry: Entry, known: Mapping[str
         count = 0
         for key in changed:
             select = entry.parts.get(key, entry.whole)
+            _reach(connection, store, select)
             [(rows,)] = connection.execute(f"insert into {entry.name} by name {select}").fetchall()
             count += rows
         if where:
             [(count,)] = connection.execute(f"select count(*) from {entry.name}").fetchall()
         is_mended = entry.count in (None, count)
     if not is_mended:
+        _reach(connection, store, entry.whole, whole=entry.kind == "table")
         text = entry.whole if entry.kind == "macro" else f" as {entry.whole}"
         connection.execute(f"create or replace {entry.kind} {entry.name}{text}")
         for what, text in entry.comments.items():
             _comment(connection, what, text)
+
+
+def _reach(
+    connection: duckdb.DuckDBPyConnection, store: Store, select: str, *, whole: bool = True
+) -> None:
+    """Sees to it that what a select reads is on this machine; not `whole`: that a view can be made
+    of it.
+    """
+    if not store.reads_in_place:
+        store.stand_in(objects_read(connection, select))
+        store.reach(objects_read(connection, select, whole=whole))
 
 
 def _entries(store: Store, snapshot: Snapshot, models: Models) -> Iterator[Entry]:

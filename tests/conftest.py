@@ -1,6 +1,6 @@
 """What every test may use: a model run on rows, and a house of one's own in a temporary folder."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from pipelines.contents import raw_tables
 from pipelines.models import Models, Statement, empty_select
 from pipelines.settings import Settings
 from pipelines.store import connect
+from tests import buckets
 
 SHARED = Path(__file__).parents[2] / "shared"
 Rows = Sequence[Mapping[str, Any]]
@@ -108,3 +109,26 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("needs ../shared, which is not there")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def object_store_server() -> Iterator[buckets.Proxy]:
+    with buckets.object_store_server() as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def proxy(
+    object_store_server: buckets.Proxy, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[buckets.Proxy]:
+    """An object store with an empty bucket named `bucket`, which the environment speaks of; through
+    a proxy that does no harm until it is told to.
+    """
+    proxy = object_store_server
+    proxy.begin_again()
+    for name, text in buckets.environment(proxy).items():
+        monkeypatch.setenv(name, text)
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    buckets.be_quick(monkeypatch)
+    yield proxy
+    proxy.choose = lambda _: ""

@@ -21,6 +21,7 @@ import duckdb
 import pyarrow as pa
 
 from pipelines import contents
+from pipelines.bucket_store import open_store
 from pipelines.calendar import Clock
 from pipelines.models import SQL, Checked, Models
 from pipelines.night import Event, Night
@@ -182,7 +183,7 @@ class House:
 
     @property
     def store(self) -> Store:
-        return Store(self.root)
+        return open_store(self.settings)
 
     # ---- in ---------------------------------------------------------------------------------
 

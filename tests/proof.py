@@ -1,4 +1,6 @@
-"""The long runs: nights killed at many moments, lines fuzzed, worlds delivered in many ways.
+"""The long runs: nights killed at many moments, lines fuzzed, worlds delivered in many ways, two
+writers on a failing object store.
+
 `python -m tests.proof` rewrites docs/proof.md.
 
 `--kills N`, `--lines N`, `--deliveries N` for fewer or more; with 0 a part is not run, and what the
@@ -26,6 +28,7 @@ import duckdb
 from pipelines import contents
 from tests import deliveries, fuzz
 from tests.deliveries import WHOLE, Delivery
+from tests.faults import run_many
 from tests.houses import CHECKOUT
 from tests.kills import IN_A_ROW, Moment, Trials, nights
 
@@ -207,6 +210,7 @@ PARTS = {
     "kills": "Nights killed with SIGKILL",
     "lines": "Lines that are odd",
     "deliveries": "One world, delivered in many ways",
+    "faults": "Two writers on one object store",
 }
 
 
@@ -226,6 +230,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=1000, help="how many nights to kill")
     parser.add_argument("--lines", type=int, default=1_000_000, help="how many lines to fuzz")
     parser.add_argument("--deliveries", type=int, default=1000, help="how many ways to deliver")
+    parser.add_argument("--faults", type=int, default=1000, help="how many fault schedules to run")
     parser.add_argument("--seed", type=int, default=1, help="the first seed")
     parser.add_argument("--out", type=Path, default=DOCUMENT, help="where to write the result")
     chosen = parser.parse_args(words)
@@ -243,10 +248,19 @@ def main(words: Sequence[str] | None = None) -> int:
                 folder / "deliveries", chosen.seed, chosen.deliveries
             )
             is_well = is_well and is_right
+        if chosen.faults:
+            parts["faults"], is_right = troubled(folder / "faults", chosen.seed, chosen.faults)
+            is_well = is_well and is_right
     chosen.out.parent.mkdir(exist_ok=True)
     before = chosen.out.read_text(encoding="utf-8") if chosen.out.exists() else ""
     chosen.out.write_text(page(parts, before), encoding="utf-8")
     return 0 if is_well else 1
+
+
+def troubled(folder: Path, first: int, schedules: int) -> tuple[list[str], bool]:
+    """Runs that many fault schedules; the part of docs/proof.md, and whether all was well."""
+    lines = run_many(first, schedules, folder)[2:]  # the title is the page's
+    return lines, not any(line.startswith("- wrong") for line in lines)
 
 
 def killed(folder: Path, first: int, kills: int) -> tuple[list[str], bool]:

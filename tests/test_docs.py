@@ -201,6 +201,8 @@ def test_a_page_names_only_what_there_is(name: str) -> None:
 FLOOR = {
     "calendar",
     "settings",
+    "object_store",
+    "bucket_store",
     "store",
     "reading",
     "tabular",

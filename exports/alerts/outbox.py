@@ -106,7 +106,7 @@ def published_alerts(store: Store) -> list[dict[str, Any]]:
     """The rows of `marts.budget_alerts` in the snapshot."""
     snapshot = store.snapshot()
     partitions = snapshot.tables.get("marts.budget_alerts", {}) if snapshot else {}
-    files = [store.root / item.path for part in partitions.values() for item in part.objects]
+    files = store.local([item for part in partitions.values() for item in part.objects])
     if not files:
         return []
     connection = connect()

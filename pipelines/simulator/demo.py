@@ -19,6 +19,7 @@ from rich.padding import Padding
 from rich.rule import Rule
 from rich.table import Table
 
+from pipelines.bucket_store import open_store
 from pipelines.calendar import DAY, utc_now
 from pipelines.cli import show_alerts, show_overview, show_reconciliation
 from pipelines.reader import MEASURES, last_window, published
@@ -117,7 +118,7 @@ def show_all(truth: dict[str, Any]) -> None:
     to try next.
     """
     settings = load(FOLDER / "meterhouse.toml")
-    with published(settings.root) as reader:
+    with published(open_store(settings)) as reader:
         as_of = reader.as_of
         heading("Where every workspace stands")
         show_overview(

@@ -35,7 +35,7 @@ def test_it_carries_the_id_of_its_snapshot(furnished: House) -> None:
 
     assert snapshot is not None
     assert furnished.value("select snapshot_id from ops.snapshot") == snapshot.snapshot_id
-    assert warehouse.published_id(furnished.root) == snapshot.snapshot_id
+    assert warehouse.published_id(furnished.store) == snapshot.snapshot_id
 
 
 def test_every_table_and_every_documented_column_has_its_comment(furnished: House) -> None:
