@@ -367,7 +367,8 @@ def _night(
             )
         if rounded["aside"]:
             out.print(
-                f"[yellow]Set aside: {counted(rounded['aside'], 'record')}[/], see ops.quarantine."
+                f"[yellow]Set aside: {counted(rounded['aside'], 'record')}[/], "
+                "see 'meterhouse quarantine list'."
             )
     if watcher.failures:
         raise Failed(" ".join(watcher.failures))
@@ -715,6 +716,33 @@ def request_facts(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield name.removesuffix("_at").replace("_", " "), f"{instant:%H:%M:%S.%f}{gap}"
             before = instant
     yield "read from", f"{row['source_location']}, line {row['source_line']}"
+
+
+@main.group()
+def quarantine() -> None:
+    """Records that could not be read without guessing, set aside with their place and reason."""
+
+
+@quarantine.command("list")
+@click.option("--source", help="Only what came by this [[requests]] source.")
+@format_option
+@click.pass_context
+def quarantined(ctx: click.Context, source: str | None, form: str) -> None:
+    """Every record set aside: the object, the line, and why. Its text is kept nowhere but there."""
+    with reading(ctx) as reader:
+        rows = reader.rows(
+            "select * from ops.quarantine where $source is null or source = $source "
+            "order by arrived_at desc, location, line_number",
+            source=source,
+        )
+    show(
+        rows,
+        form,
+        title="Set aside",
+        columns=["location", "line_number", "byte_offset", "reason", "arrived_at"],
+        labels={"line_number": "line", "byte_offset": "byte"},
+        nothing="Nothing is set aside: every record that arrived could be read.",
+    )
 
 
 @main.command()

@@ -690,6 +690,9 @@ def scanned(
         spooled.learn(seen.result())
     if rest:
         spooled.learn(scan(b"", rest, spooled))
+    if len(spooled.odd) > spooled.line_count // 20:  # then text is quicker than line by line
+        spooled.is_plain = False
+        spooled.odd.clear()
 
 
 def _chunks(path: Path, packing: str) -> Iterator[bytes]:

@@ -296,6 +296,7 @@ class House:
 
 
 REQUEST_MODELS = (
+    "staging/key_lineages",
     "staging/keys",
     "staging/request_counts",
     "staging/request_losers",

@@ -97,6 +97,18 @@ def test_status_says_what_is_published(house: House) -> None:
     assert Decimal(row["credits"]) == house.value("select sum(credits) from marts.requests")
 
 
+def test_quarantine_list_says_where_each_record_stands_and_why(house: House) -> None:
+    [row] = told(house, "quarantine", "list")
+
+    assert row == {
+        name: value if name != "arrived_at" else row["arrived_at"]
+        for name, value in house.rows("from ops.quarantine")[0].items()
+    }
+    assert row["line_number"]
+    assert row["reason"]
+    assert told(house, "quarantine", "list", "--source", "nobody") == []
+
+
 def test_status_says_which_published_days_were_restated_and_how_many_just_now(
     tmp_path: Path,
 ) -> None:

@@ -206,7 +206,7 @@ def test_an_object_is_plain_where_the_engines_own_typing_reads_every_value_of_it
                 line = f'{{"a": 1}}\n{opening}{name}{colon}{text}}}\n{{"a": 1}}'.encode()
                 for cut in (0, 9, len(line) // 3, len(line) // 2, len(line) - 9):
                     item = passed([line[:cut], line[cut:]] if cut else [line], scanners)
-                    assert item.doubtful + item.odd == ([] if is_plain else [2]), line
+                    assert (item.is_plain and not item.doubtful) == is_plain, line
 
 
 def test_credits_typed_by_the_engine_are_exact(tmp_path: Path, house_of: House) -> None:
