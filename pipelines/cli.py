@@ -1155,7 +1155,7 @@ def doctor(ctx: click.Context) -> None:
     try:
         if stones := erasure.tombstones(open_store(settings), settings):
             say(True, f"erased members: {len(stones.names)}, with the key of their names")
-    except SettingsError as error:
+    except (SettingsError, ObjectStoreError) as error:
         say(False, f"erased members: {error}")
     place = next(path for path in (root, *root.parents) if path.exists())
     free = shutil.disk_usage(place).free / 2**30

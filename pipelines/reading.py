@@ -99,7 +99,9 @@ class Kind:
     needed: bool = False
     long_number: bool = False
     plain: Plain | None = None
-    within: Mapping[str, "Kind"] = field(default_factory=dict)  # of a nested object (`nested`)
+    within: Mapping[str, "Kind"] = field(
+        default_factory=dict, hash=False
+    )  # of a nested object (`nested`)
 
     def typed(self, cell: str, *, is_plain: bool) -> str:
         """The typed value of a field, as SQL."""

@@ -22,7 +22,7 @@ from click.testing import CliRunner
 
 from pipelines.cli import main
 from pipelines.reader import Reader, local_days
-from pipelines.store import quote
+from pipelines.store import Store, quote
 from pipelines.warehouse import MACROS
 from tests.houses import House, request, request_models
 
@@ -145,7 +145,7 @@ def by_macro(connection: duckdb.DuckDBPyConnection, zone: str) -> DayOf:
 
 def by_reader(connection: duckdb.DuckDBPyConnection, zone: str) -> DayOf:
     start, end = local_days(FIRST, LAST, zone)
-    rows = Reader(connection).usage("day", start, end, zone)
+    rows = Reader(connection, Store(Path())).usage("day", start, end, zone)
     return {row["usage_date"]: (row["request_count"], row["credits"]) for row in rows}
 
 
@@ -181,7 +181,7 @@ def test_days_asked_for_one_by_one_hold_every_quarter_once(
         start, end = local_days(day, day, zone)
         assert last in (None, start)
         last = end
-        [row] = Reader(quarters).usage("day", start, end, zone)
+        [row] = Reader(quarters, Store(Path())).usage("day", start, end, zone)
         assert row["usage_date"] == day
         count, credits = count + row["request_count"], credits + row["credits"]
     first, _ = local_days(date(2026, 10, 1), date(2026, 10, 1), zone)

@@ -197,7 +197,7 @@ def test_a_night_that_fails_before_publishing_leaves_it_to_the_next(
 ) -> None:
     house.put("requests/late.jsonl", [request("late")])
     with monkeypatch.context() as broken:
-        broken.setattr("pipelines.store.Draft.publish", lambda *_: 1 / 0)
+        broken.setattr("pipelines.store.Draft.publish", lambda *_, **_options: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             house.night(LATER)
     nothing = restatements(house)
