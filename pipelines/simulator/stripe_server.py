@@ -13,20 +13,18 @@ import operator
 import random
 import re
 import socket
-import threading
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from pipelines.simulator.loopback import server, serving
 from pipelines.simulator.stripe_account import API_VERSION, Object
 
 EVENT_SECONDS = 30 * 86_400  # Stripe lists events of the last 30 days only
@@ -124,40 +122,15 @@ def serve(
     running = LocalStripe("")
     with socket.create_server(("127.0.0.1", port)) as listening:
         running.base_url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        server = _server(
-            app(account, faults=faults, slow_seconds=slow_seconds, log=running.requests)
-        )
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-        thread.start()
-        while not server.started:
-            if not thread.is_alive():
-                raise OSError("The local Stripe did not start.")
-            time.sleep(0.005)
-        try:
+        application = app(account, faults=faults, slow_seconds=slow_seconds, log=running.requests)
+        with serving(application, listening):
             yield running
-        finally:
-            server.should_exit = True
-            thread.join()
 
 
 def serve_forever(account: Object | Path, *, port: int = 4242) -> None:
     """Serves `account` in the foreground until Ctrl-C; for a person who wants to look around."""
     with socket.create_server(("127.0.0.1", port)) as listening:
-        _server(app(account)).run(sockets=[listening])
-
-
-def _server(application: Starlette) -> uvicorn.Server:
-    return uvicorn.Server(
-        uvicorn.Config(
-            application,
-            loop="asyncio",
-            http="h11",
-            ws="none",
-            lifespan="off",
-            log_level="critical",
-            timeout_graceful_shutdown=1,
-        )
-    )
+        server(app(account)).run(sockets=[listening])
 
 
 def app(

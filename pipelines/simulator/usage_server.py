@@ -9,8 +9,6 @@ import asyncio
 import base64
 import json
 import socket
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,11 +17,12 @@ from decimal import Decimal
 from email.utils import format_datetime
 from typing import Any
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+
+from pipelines.simulator.loopback import serving
 
 Row = dict[str, Any]  # a request, its fields as the API gives them
 
@@ -87,28 +86,8 @@ def serve(running: LocalUsage) -> Iterator[LocalUsage]:
     """Serves on 127.0.0.1 while the context lasts."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         running.url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1/usage"
-        server = uvicorn.Server(
-            uvicorn.Config(
-                app(running),
-                loop="asyncio",
-                http="h11",
-                ws="none",
-                lifespan="off",
-                log_level="critical",
-                timeout_graceful_shutdown=1,
-            )
-        )
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-        thread.start()
-        while not server.started:
-            if not thread.is_alive():
-                raise OSError("The local gateway did not start.")
-            time.sleep(0.005)
-        try:
+        with serving(app(running), listening):
             yield running
-        finally:
-            server.should_exit = True
-            thread.join()
 
 
 def faulty(kinds: Iterable[str]) -> Iterator[str]:
