@@ -23,12 +23,14 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import duckdb
+import pyarrow as pa
 import pyarrow.compute as pc
 
 import assets
 from pipelines import object_store
 from pipelines.calendar import Clock
 from pipelines.reading import (
+    ASIDE,
     FUTURE_SECONDS,
     NESTING_LIMIT,
     RequestFormat,
@@ -188,6 +190,10 @@ REQUEST_FILES = ", parquet_version v2, write_bloom_filter false, dictionary_size
 ENGINE = f"DuckDB {duckdb.__version__}"
 IDENTITY = "hash(gateway, request_id)"
 CALL = "case when call_id is not null then hash(gateway, 'call', call_id) end"
+# Of a line that was sifted: how many were left out before it.
+ASIDE_COUNT = f"""case when "{ASIDE}" is null then error('aside') else "{ASIDE}" end as _aside"""
+# A statement that is wrong by itself, whatever the lines hold.
+OUR_FAULT = (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException)
 # In groups of 16,384 one id is found by reading one group a day.
 INDEX_FILES = ", row_group_size 16384"
 
@@ -489,7 +495,8 @@ class Landing:
                 left = [item for item in objects if item.sha256 not in clean]
                 sifted.setdefault(is_plain, []).extend(left)
         for is_plain, objects in sifted.items():
-            rows += self._land_sifted(objects, is_plain)
+            if objects:
+                rows += self._land_sifted(objects, is_plain)
         landed = {row["object_sha256"] for row in rows}
         for item in still:
             if fresh.get(item.sha256) is item and item.sha256 not in landed:
@@ -548,15 +555,18 @@ class Landing:
             row += item.line_count - heading
         first_row = _by_file([str(first_row) for first_row in first_rows])
         select = self._select(
-            f"(select {self._typed(header, is_plain)}, file_index{', _aside' if is_sifted else ''} "
+            f"(select {self._typed(header, is_plain)}, file_index"
+            f"{', ' + ASIDE_COUNT if is_sifted else ''} "
             f"from {self._reader(objects, header, is_plain, is_sifted=is_sifted)})",
             source_object=_by_file([_one_word(item.sha256) for item in objects]),
             first_row=f"{first_row} - _aside" if is_sifted else first_row,
         )
         try:
             self.draft.copy(select, file, self._values(), options=REQUEST_FILES)
-        except (duckdb.Error, UnicodeDecodeError):
+        except (duckdb.Error, UnicodeDecodeError) as error:
             file.unlink(missing_ok=True)
+            if header is None and isinstance(error, OUR_FAULT):
+                raise
             if len(objects) == 1 or not by_halves:
                 return {}
             half = len(objects) // 2
@@ -606,17 +616,12 @@ class Landing:
         }
         columns = ", ".join(f"{quote(name)}: '{kind}'" for name, kind in kinds.items())
         if is_sifted:
-            record = ", ".join(f'"{name}" {kind}' for name, kind in kinds.items())
-            columns = f"_aside: 'bigint', record: {quote(f'struct({record})')}"
-        reader = (
+            columns += f", {quote(ASIDE)}: 'bigint'"
+        return (
             f"read_json({paths}, format = 'newline_delimited', columns = {{{columns}}}, "
-            f"maximum_depth = {NESTING_LIMIT + is_sifted}, hive_partitioning = false"
+            f"maximum_depth = {NESTING_LIMIT}, hive_partitioning = false"
             f"{', ignore_errors = true' if is_lenient else ''})"
         )
-        if is_sifted:
-            fields = ", ".join(f'record."{name}" as "{name}"' for name in kinds)
-            return f"(select {fields}, _aside, file_index from {reader})"
-        return reader
 
     def _typed(self, header: tuple[str, ...] | None, is_plain: bool) -> str:
         """The typed value of each field of the format."""
@@ -699,8 +704,10 @@ class Landing:
                 f"from {self._reader(objects, None, is_plain, is_lenient=True)}",
                 file,
             )
-        except (duckdb.Error, UnicodeDecodeError):
+        except (duckdb.Error, UnicodeDecodeError) as error:
             file.unlink(missing_ok=True)
+            if isinstance(error, OUR_FAULT):
+                raise
             return {}
         rows = parquet_list([file], options=", file_row_number = true")
         query = self.draft.connection.execute
@@ -971,8 +978,11 @@ def _touched(draft: Draft, history: list[Path], fresh: list[Path]) -> int:
     arrivals = f"select id_hash from {parquet_list(fresh)} as arrivals"
     order = " order by 1" if len(fresh) > 1 else ""  # one file lies in order as it is
     ids = draft.connection.sql(f"{arrivals}{order}").to_arrow_table()["id_hash"]
-    twice = bool(pc.any(pc.equal(ids[1:], ids[:-1])).as_py())  # equal ones are neighbours
-    parts = [f"{arrivals} group by 1 having count(*) > 1"] if twice else []
+    again = ids[1:].filter(pc.equal(ids[1:], ids[:-1]))  # equal ones are neighbours
+    parts = []
+    if len(again):
+        draft.connection.register("again", pa.table({"id_hash": again}))
+        parts.append("from again")
     if history:
         parts.append(f"{arrivals} semi join {parquet_list(history)} as known using (id_hash)")
     if not parts:
@@ -1103,7 +1113,7 @@ def _by_file(values: list[str]) -> str:
     """A constant of each file of a statement, as SQL."""
     if len(set(values)) == 1:
         return values[0]
-    return f"[{', '.join(values)}][file_index + 1]"
+    return f"[{', '.join(values)}][(file_index + 1)::bigint]"
 
 
 def _one_word(text: str) -> str:

@@ -1,7 +1,7 @@
 -- A request: the record that speaks for it, with the workspace it belongs to.
 --
--- A day's records less those of contested requests, and the winners of the contests. A view: the
--- request grain is written once.
+-- A day's records less those of contested requests, told by where they stand, and the winners of
+-- the contests. A view: the request grain is written once.
 --
 -- kind: view
 -- grain: gateway, request_id
@@ -13,7 +13,8 @@ with records as (
         prompt_tokens, completion_tokens, total_tokens, credits, latency_ms, gateway_in_at,
         provider_in_at, provider_out_at, gateway_out_at, source_object, source_line,
     from raw.requests as requests
-    anti join staging.request_contests using (gateway, request_id, usage_date)
+    anti join staging.request_contests
+        using (source_line, source_object, gateway, usage_date)
     left join raw.sources as sources using (source_name)
     union all
     select
