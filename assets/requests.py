@@ -30,7 +30,6 @@ import assets
 from pipelines import object_store
 from pipelines.calendar import Clock
 from pipelines.reading import (
-    ASIDE,
     FUTURE_SECONDS,
     NESTING_LIMIT,
     RequestFormat,
@@ -43,9 +42,9 @@ from pipelines.reading import (
     read_through,
     shape_of,
     shown,
-    sift,
 )
 from pipelines.settings import RequestSource, Settings, SettingsError
+from pipelines.sifting import ASIDE, Sifted, readable
 from pipelines.store import (
     Draft,
     RawTable,
@@ -603,7 +602,7 @@ class Landing:
         is_sifted: bool = False,
         is_lenient: bool = False,
     ) -> str:
-        paths = f"[{', '.join(quote(str(item.path)) for item in objects)}]"
+        paths = f"[{', '.join(quote(item.read_as or str(item.path)) for item in objects)}]"
         if header is not None:
             return (
                 f"read_csv({paths}, all_varchar = true, header = true, delim = ',', quote = '\"', "
@@ -643,7 +642,7 @@ class Landing:
         doubts = self._doubts(objects, is_plain)
         table = self._careful_table("null::varchar")
         whole: list[SpooledObject] = []
-        parts: list[SpooledObject] = []
+        parts: dict[str, tuple[SpooledObject, Sifted]] = {}
         for item in objects:
             if item.sha256 not in doubts:
                 continue
@@ -651,27 +650,23 @@ class Landing:
             if not aside:
                 whole.append(item)
                 continue
-            part = replace(
-                item,
-                path=item.place_in(self.draft.spool).with_suffix(".sifted"),
-                line_count=item.line_count - len(aside),
-            )
-            item.read_count = part.line_count
-            item.quarantine.clear()
             with suppress(FileNotFoundError):  # gone since it was hashed: no longer still
-                lines = sift(item, aside, part.path)
-                self._insert_all(
-                    item, table, careful_lines(lines, item, self.format, self.zone, self.latest)
-                )
-                parts.append(part)
+                parts[item.sha256] = (item, Sifted(item.path, item.line_count, aside))
         landed = self._land_clean(whole, None, is_plain)
-        landed |= self._land_clean(parts, None, is_plain, is_sifted=True)
-        for part in parts:
-            part.path.unlink()
-            if part.sha256 not in landed:
-                self.draft.connection.execute(
-                    f"delete from {table} where source_object = {quote(part.sha256)}"
-                )
+        with readable(self.draft.connection, [sifted for _, sifted in parts.values()]) as names:
+            clean = [
+                replace(item, read_as=name, line_count=sifted.line_count)
+                for (item, sifted), name in zip(parts.values(), names, strict=True)
+            ]
+            landed |= self._land_clean(clean, None, is_plain, is_sifted=True)
+            for sha256, (item, sifted) in parts.items():
+                if sha256 in landed:
+                    item.read_count = sifted.line_count
+                    item.quarantine.clear()
+                    lines = sifted.lines_aside()
+                    self._insert_all(
+                        item, table, careful_lines(lines, item, self.format, self.zone, self.latest)
+                    )
         for sha256, some in _wholes(self._keep_table(table)).items():
             landed[sha256] = landed[sha256] + some if landed[sha256].rows else some
         return [

@@ -25,7 +25,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_05UP, ROUND_HALF_UP, Context, Decimal, Inexact, InvalidOperation
 from itertools import accumulate
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 from zoneinfo import ZoneInfo
@@ -543,6 +542,7 @@ class SpooledObject:
     read_count: int = 0
     is_fetched: bool = False  # lies in the spool only; its location is no path
     remote: RemoteObject | None = None  # where it lies in an object store
+    read_as: str = ""  # where the engine finds it, unless by its path
     trouble: str = ""  # why its bytes could not be had
 
     @property
@@ -997,39 +997,6 @@ def _records_of(lines: Iterable[Line], known: RequestFormat) -> Iterator[Parsed]
         text = text.removesuffix(b"\r")
         if text.strip(b" \t\r"):
             yield number, start, text, parse
-
-
-def sift(spooled: SpooledObject, aside: Sequence[int], target: Path) -> Iterator[Line]:
-    """Writes the other lines of a JSON object to `target`, and gives those `aside` (numbers from 1,
-    ascending). Each of the others gets a field `ASIDE` more: how many were left out before it, so
-    that its number can be told from its place.
-    """
-    number, offset, next_aside = 1, 0, 0  # of the first line of a part
-    with spooled.path.open("rb") as source, target.open("wb") as file:
-        while part := source.read(SIFTED_CHUNK) + source.readline():
-            lines = list(io.BytesIO(part))
-            first = 0  # of the lines between two aside
-            while next_aside < len(aside) and aside[next_aside] < number + len(lines):
-                at = aside[next_aside] - number
-                _write_counted(file, lines[first:at], next_aside)
-                yield aside[next_aside], offset + sum(map(len, lines[:at])), lines[at]
-                first = at + 1
-                next_aside += 1
-            _write_counted(file, lines[first:], next_aside)
-            number += len(lines)
-            offset += len(part)
-
-
-ASIDE = "meterhouse.aside"
-SIFTED_CHUNK = 2**18  # parts that stay in the processor's own memory pass several times as fast
-
-
-def _write_counted(file: BinaryIO, lines: Sequence[bytes], count: int) -> None:
-    opening = b'{"%s":%d,' % (ASIDE.encode(), count)
-    if set(map(itemgetter(0), lines)) == {ord("{")}:
-        file.writelines([opening, opening.join(map(itemgetter(slice(1, None)), lines))])
-    else:  # space before a brace, or nothing at all
-        file.writelines(re.sub(rb"^[ \t\r]*\{", opening, line) for line in lines)
 
 
 def _decode(text: bytes, fields: Mapping[str, Kind]) -> Mapping[str, Any]:

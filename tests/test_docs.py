@@ -205,6 +205,7 @@ FLOOR = {
     "bucket_store",
     "store",
     "reading",
+    "sifting",
     "tabular",
 }  # what assets and exports may stand on
 WIRING = {"contents", "definitions", "night", "cli"}  # what may know assets and exports

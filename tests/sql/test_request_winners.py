@@ -97,7 +97,11 @@ def test_a_contested_request_is_counted_once(run_model: Run) -> None:
     rows = run_model(
         "staging.requests",
         {
-            "raw.requests": [request(), request(source_line=2), request(request_id="req_2", source_line=3)],
+            "raw.requests": [
+                request(),
+                request(source_line=2),
+                request(request_id="req_2", source_line=3),
+            ],
             "staging.request_contests": [contest(), contest(source_line=2)],
             "staging.request_winners": [request()],
         },
