@@ -113,7 +113,7 @@ TABLES: dict[str, RawTable] = {
         {
             "object_sha256": (
                 "varchar",
-                "Of the unpacked bytes, or of the raw ones where they can't be unpacked",
+                "Of the unpacked bytes; of the raw ones of Parquet and of what can't be unpacked",
             ),
             "source": ("varchar", "The source it came by"),
             "gateway": ("varchar", "Whose request ids are in it"),
@@ -419,7 +419,8 @@ class Landing:
             self.draft.remark(f"Source '{self.source.name}': nothing lies at {self.location}.")
         for name in unknown:
             self.draft.remark(
-                f"{name} was not read: its suffix is none of .jsonl, .ndjson, .csv (.gz, .zst)."
+                f"{name} was not read: its suffix is none of .jsonl, .ndjson, .csv (.gz, .zst) and "
+                ".parquet."
             )
         new = [item for item in objects if not self.seen.knows(self.source.gateway, item)]
         batch: list[SpooledObject] = []

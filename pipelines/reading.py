@@ -29,11 +29,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 from zoneinfo import ZoneInfo
 
+import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import re2
 
 from pipelines.object_store import Changed, ObjectStoreError, RemoteObject, in_parallel
-from pipelines.store import sha256_of
+from pipelines.store import connect, sha256_of
 
 LINE_LIMIT = 1_048_576  # bytes of a line without its end; longer ones are quarantined
 INFLATED_LIMIT = 64 * 2**30  # bytes an object may unpack to
@@ -41,8 +43,11 @@ RATIO_LIMIT = 1_000  # and how many times its packed size, beyond the first 64 M
 CHUNK = 4 * 2**20
 PENDING_CHUNKS = 4
 NESTING_LIMIT = 512
+PARQUET = ".parquet"
 SUFFIXES = {".jsonl": "json", ".ndjson": "json", ".csv": "csv"}
-PACKINGS = {".gz": b"\x1f\x8b", ".zst": b"\x28\xb5\x2f\xfd"}  # suffix → how such bytes begin
+# suffix → how such bytes begin
+PACKINGS = {".gz": b"\x1f\x8b", ".zst": b"\x28\xb5\x2f\xfd", PARQUET: b"PAR1"}
+PARQUET_ROWS = 20_000  # that are turned into lines at once
 FUTURE_SECONDS = 300
 SOME_LINES = 10_000  # so many lines are read by themselves before anybody asks what share they are
 
@@ -528,7 +533,7 @@ class SpooledObject:
     modified_ns: int
     shape: Literal["json", "csv"]
     path: Path
-    packing: str  # .gz, .zst, or nothing
+    packing: str  # .gz, .zst, .parquet, or nothing
     sha256: str = ""
     line_count: int = 0
     # Lines, from 1, that the engine may not be trusted with, and such that its own typing (Plain)
@@ -622,6 +627,8 @@ def shown(place: Path | str) -> str:
 def shape_of(name: str) -> tuple[Literal["json", "csv"], str] | None:
     """(shape, packing) by the suffixes of a name; None for a suffix the house doesn't know."""
     last = Path(name).suffix
+    if last == PARQUET:  # its rows are read as lines of JSON
+        return "json", PARQUET
     packing = last if last in PACKINGS else ""
     shape = SUFFIXES.get(Path(name.removesuffix(packing)).suffix)
     return (shape, packing) if shape else None  # type: ignore[return-value]
@@ -667,10 +674,12 @@ def read_through(spooled: SpooledObject, scan: "Scan", spool: Path, scanners: Ex
         if target is not None:
             target.close()
     if target is not None:
-        if spooled.remote is not None:
-            source.unlink()
         spooled.path = Path(target.name)
-    spooled.sha256 = hasher.hexdigest()
+    # What rows look like as lines is ours: a Parquet file is known by its own bytes.
+    is_itself = spooled.packing != PARQUET
+    spooled.sha256 = hasher.hexdigest() if is_itself else sha256_of(source)
+    if target is not None and spooled.remote is not None:
+        source.unlink()
 
 
 def scanned(
@@ -712,6 +721,9 @@ def _chunks(path: Path, packing: str) -> Iterator[bytes]:
         if packing == ".zst":
             yield from _unpacked_zstd(raw)
             return
+        if packing == PARQUET:
+            yield from _rows_as_lines(raw)
+            return
         with gzip.GzipFile(fileobj=raw) if packing else nullcontext(raw) as stream:
             while chunk := stream.read(CHUNK):
                 yield chunk
@@ -730,6 +742,43 @@ def _unpacked_zstd(raw: BinaryIO) -> Iterator[bytes]:
         if not chunk:
             return
         yield chunk
+
+
+# How a value is written, that JSON has no word for: decimals with all their digits, instants as
+# RFC 3339 has them, with a zone where the column says that it is UTC.
+AS_JSON = {
+    "TIMESTAMP WITH TIME ZONE": "strftime({0}, '%Y-%m-%dT%H:%M:%S.%fZ')",
+    "TIMESTAMP": "strftime({0}::timestamp, '%Y-%m-%dT%H:%M:%S.%f')",  # of any precision
+    "DECIMAL": "{0}::varchar",
+}
+
+
+def _rows_as_lines(raw: BinaryIO) -> Iterator[bytes]:
+    """The rows of a Parquet file, each as a line of JSON: its line number is its place."""
+    connection = connect(memory_limit="500MB")
+    try:
+        for batch in pq.ParquetFile(raw).iter_batches(PARQUET_ROWS):
+            columns = {
+                name: column.cast(pa.string()) if pa.types.is_binary(column.type) else column
+                for name, column in zip(batch.schema.names, batch.columns, strict=True)
+            }
+            connection.register("rows", pa.table(columns))
+            fields = []
+            for name, kind, *_ in connection.execute("describe rows").fetchall():
+                written = next((sql for word, sql in AS_JSON.items() if kind.startswith(word)), "")
+                column = '"' + name.replace('"', '""') + '"'
+                fields.append(f"{column} := {(written or '{0}').format(column)}")
+            lines = connection.sql(
+                f"select to_json(struct_pack({', '.join(fields)}))::varchar as line from rows"
+            ).to_arrow_table()["line"]
+            yield "".join(f"{line}\n" for line in lines.to_pylist()).encode()
+    except (duckdb.Error, pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's word
+            raise
+        # what broke may be told with the values that broke it
+        raise ObjectRefused("can't be read as Parquet") from None
+    finally:
+        connection.close()
 
 
 # ---- the careful path -----------------------------------------------------------------------
@@ -1150,15 +1199,15 @@ def _csv_parser(header: list[str], known: RequestFormat) -> Callable[[bytes], Ma
 
 
 def unpack(source: Path, packing: str, target: Path) -> str:
-    """Writes the plain bytes of an object to `target`; returns their sha256. Raises as reading it
-    through does.
+    """Writes the plain bytes of an object to `target`; returns what it is known by. Raises as
+    reading it through does.
     """
     hasher = hashlib.sha256()
     with target.open("wb") as file:
         for chunk in _chunks(source, packing):
             hasher.update(chunk)
             file.write(chunk)
-    return hasher.hexdigest()
+    return sha256_of(source) if packing == PARQUET else hasher.hexdigest()
 
 
 def records_at(
