@@ -227,6 +227,29 @@ def land(draft: Draft, settings: Settings, clock: Clock) -> None:
     seen.keep()
 
 
+def retry(draft: Draft, settings: Settings, clock: Clock) -> None:
+    """Reads again what was set aside, with the settings and the clock of now; says of what that
+    could not be done. What can be read lands, and a new account of its object replaces the old.
+    """
+    seen = Seen(draft)
+    names = ", ".join(TABLES["raw.source_objects"].columns)
+    for source in settings.requests:
+        accounts = draft.query(
+            f"""select {names} from (
+                    select *, max(arrived_at) over (partition by gateway, object_sha256) as newest
+                    from raw.source_objects
+                )
+                where arrived_at = newest and arrived_at < $now and quarantined_count > 0
+                and source = $source order by location""",
+            source=source.name,
+            now=clock.arrived_at,
+        ).to_pylist()
+        if accounts:
+            landing = Landing(draft, source, formats()[source.format], settings, clock, seen)
+            landing.retry(accounts)
+    seen.keep()
+
+
 def _keep_workspaces(draft: Draft, settings: Settings) -> None:
     """`raw.sources` as the settings have it now: a workspace_id set later speaks for what was
     landed before.
@@ -449,17 +472,7 @@ class Landing:
 
     def _land_batch(self, batch: list[SpooledObject]) -> None:
         fetch_all(batch, self.draft.spool)
-        for item in batch:
-            if not item.packing:
-                item.path = _plainly_named(item, self.draft.spool)
-        with ThreadPoolExecutor(2) as readers, ThreadPoolExecutor(2) as scanners:
-            reads = [
-                readers.submit(read_through, item, self.scan, self.draft.spool, scanners)
-                for item in batch
-            ]
-            for read in reads:
-                with suppress(FileNotFoundError):  # gone since it was listed: no longer still
-                    read.result()
+        self._read(batch)
         still = [item for item in batch if item.is_still]
         moving = {item.location for item in batch} - {item.location for item in still}
         fresh = {
@@ -520,6 +533,99 @@ class Landing:
                 self.draft.remark(f"{why.rstrip('.')}: it is left for the next night.")
             if item.path.parent == self.draft.spool:
                 item.path.unlink(missing_ok=True)
+
+    def _read(self, batch: list[SpooledObject]) -> None:
+        """One pass over the bytes of each."""
+        for item in batch:
+            if not item.packing:
+                item.path = _plainly_named(item, self.draft.spool)
+        with ThreadPoolExecutor(2) as readers, ThreadPoolExecutor(2) as scanners:
+            reads = [
+                readers.submit(read_through, item, self.scan, self.draft.spool, scanners)
+                for item in batch
+            ]
+            for read in reads:
+                with suppress(FileNotFoundError):  # gone since it was listed: no longer still
+                    read.result()
+
+    # ---- what was set aside -----------------------------------------------------------------
+
+    def retry(self, accounts: list[dict[str, Any]]) -> None:
+        """Reads the lines again that these objects were landed without."""
+        if self.format.fetch:
+            self.draft.remark(
+                f"Source '{self.source.name}' is asked, not read: what was set aside of its "
+                "answers lies nowhere."
+            )
+            return
+        places = {place: known[-1] for place, known in self.seen.places.items()}
+        there = {places.get(item.location, ""): item for item in objects_at(self.location)[0]}
+        landed = 0
+        for account in accounts:
+            item = there.get(account["object_sha256"])
+            if item is not None:
+                unread = replace(item, doubtful=[], odd=[], quarantine=[])
+                fetch_all([item], self.draft.spool)
+                self._read([item])
+            if item is None or item.sha256 != account["object_sha256"]:
+                self.draft.remark(
+                    f"{account['location']} lies there no more as it was landed: what was set "
+                    "aside of it stays so."
+                )
+            elif account["refused"] and not item.refused:
+                self.seen.objects.discard((self.source.gateway, item.sha256))
+                self._land_batch([unread])
+                landed += self._landed_of(item.sha256)
+            elif not account["refused"]:
+                landed += self._land_again(item, account)
+            if item is not None and item.path.parent == self.draft.spool:
+                item.path.unlink(missing_ok=True)
+        waiting = sum(account["quarantined_count"] for account in accounts)
+        self.draft.remark(
+            f"Source '{self.source.name}': of {waiting} records set aside {landed} could be read."
+        )
+
+    def _landed_of(self, sha256: str) -> int:
+        """How many records of an object landed as it was read last."""
+        counts = self.draft.query(
+            "select landed_count from raw.source_objects where object_sha256 = $object "
+            "and gateway = $gateway order by arrived_at desc limit 1",
+            object=sha256,
+            gateway=self.source.gateway,
+        )["landed_count"].to_pylist()
+        return int(counts[0])
+
+    def _land_again(self, item: SpooledObject, account: Mapping[str, Any]) -> int:
+        """Lands what can be read now of the lines an object was landed without: how many."""
+        lines = self.draft.query(
+            "select line_number from raw.quarantine where object_sha256 = $object "
+            "and source = $source and arrived_at = $at",
+            object=item.sha256,
+            source=self.source.name,
+            at=account["arrived_at"],
+        )["line_number"].to_pylist()
+        table = self._careful_table(_one_word(item.sha256))
+        rows = careful_rows(item, self.format, self.zone, self.latest, only=set(lines))
+        self._insert_all(item, table, rows)
+        item.quarantine.sort(key=lambda line: line.line_number or 0)
+        again = _wholes(self._keep_table(table)).get(item.sha256, Landed())
+        if not again.rows:
+            return 0
+        before = Landed(
+            item.sha256,
+            account["landed_count"],
+            account["credits"] or Decimal(0),
+            account["rounded_count"],
+            account["first_at"],
+            account["last_at"],
+        )
+        whole = before + again if before.rows else again
+        row = self._account(item, account["read_count"], whole) | {"location": account["location"]}
+        self.draft.append("raw.source_objects", arrow_table(TABLES["raw.source_objects"], [row]))
+        aside = [self._aside(item, line) for line in _set_aside(item)]
+        if aside:
+            self.draft.append("raw.quarantine", arrow_table(TABLES["raw.quarantine"], aside))
+        return again.rows
 
     def _aside(self, item: SpooledObject, line: Mapping[str, Any]) -> dict[str, Any]:
         return {

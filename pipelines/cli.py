@@ -745,6 +745,16 @@ def quarantined(ctx: click.Context, source: str | None, form: str) -> None:
     )
 
 
+@quarantine.command("retry")
+@as_of_option
+@click.pass_context
+def retry(ctx: click.Context, as_of: datetime | None) -> None:
+    """A night that also reads again what was set aside, where its object still lies there: what was
+    from the future, or what other settings make sense of.
+    """
+    _night(ctx, Clock.at(as_of=as_of), {"meterhouse/retries": "yes"}, "retry")
+
+
 @main.command()
 @click.option("--workspace", help="Only this workspace.")
 @format_option

@@ -49,9 +49,18 @@ def group_of(table: str) -> str:
     return next(group for group, pattern in GROUPS if re.fullmatch(pattern, table))
 
 
-AS_OF, DAYS, EVERYTHING, LANDS, STARTED_BY, WAIT, PROCESS = (
+AS_OF, DAYS, EVERYTHING, LANDS, RETRIES, STARTED_BY, WAIT, PROCESS = (
     f"meterhouse/{name}"
-    for name in ("as_of", "days", "everything", "lands", "started_by", "wait_seconds", "process")
+    for name in (
+        "as_of",
+        "days",
+        "everything",
+        "lands",
+        "retries",
+        "started_by",
+        "wait_seconds",
+        "process",
+    )
 )
 
 
@@ -206,6 +215,7 @@ def night(context: dg.AssetExecutionContext) -> Iterator[Any]:
         else (lambda _: False),
         everything=EVERYTHING in tags,
         lands=tags.get(LANDS) != "no",
+        retries=RETRIES in tags,
         wait_seconds=float(tags.get(WAIT, 60)),
         started_by=tags.get(STARTED_BY, "dagster"),
     )

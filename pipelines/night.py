@@ -72,7 +72,8 @@ class Night:
     """One night over one root.
 
     `forced`: days that are built again though nothing they stand on changed (backfill);
-    `everything`: all below raw (rebuild). `lands`: whether it takes what has arrived.
+    `everything`: all below raw (rebuild). `lands`: whether it takes what has arrived; `retries`:
+    and reads again what was set aside.
     """
 
     settings: Settings
@@ -83,6 +84,7 @@ class Night:
     forced: Callable[[date | None], bool] = lambda _: False
     everything: bool = False
     lands: bool = True
+    retries: bool = False
     wait_seconds: float = 60
     started_by: str = "meterhouse"
     _erasures: list[erasure.Erasure] = field(default_factory=list)
@@ -166,6 +168,8 @@ class Night:
             if self.everything and hasattr(module, "rebuild"):
                 module.rebuild(draft)
             module.land(draft, self.settings, self.clock)
+            if self.retries and hasattr(module, "retry"):
+                module.retry(draft, self.settings, self.clock)
             seconds = time.monotonic() - began
             for name in module.TABLES:
                 for key, partition in sorted(draft.partitions(name).items()):

@@ -966,10 +966,14 @@ LONE_CR = _compiled([r"\r[^\n]"])
 
 
 def careful_rows(
-    spooled: SpooledObject, known: RequestFormat, zone: Zone, latest: datetime
+    spooled: SpooledObject,
+    known: RequestFormat,
+    zone: Zone,
+    latest: datetime,
+    only: Container[int] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """The good records of an object as typed fields with their `_line`; the bad ones go to
-    `spooled.quarantine`.
+    """The good records of an object, or `only` those on some lines, as typed fields with their
+    `_line`; the bad ones go to `spooled.quarantine`.
 
     `latest`: an instant after which a completed request is from the future. A row's `_place` is
     where it stands (line, byte offset, byte length), should our columns turn out not to hold it.
@@ -978,7 +982,8 @@ def careful_rows(
     spooled.read_count = 0
     spooled.quarantine.clear()
     with spooled.path.open("rb") as file:
-        yield from _judged(records(file, known), spooled, known, zone, latest)
+        wanted = (record for record in records(file, known) if only is None or record[0] in only)
+        yield from _judged(wanted, spooled, known, zone, latest)
 
 
 def careful_lines(

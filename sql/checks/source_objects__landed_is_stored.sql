@@ -1,9 +1,17 @@
 -- What landing counted, object by object, is what the files of raw.requests hold.
-with counted as (
+with objects as (  -- as they were read last
+    select
+        landed_count,
+        credits,
+    from raw.source_objects
+    qualify arrived_at = max(arrived_at) over (partition by gateway, object_sha256)
+),
+
+counted as (
     select
         coalesce(sum(landed_count), 0) as request_count,
         coalesce(sum(credits), 0) as credits,
-    from raw.source_objects
+    from objects
 ),
 
 stored as (
