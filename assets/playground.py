@@ -16,7 +16,7 @@ from typing import Any
 from assets import requests
 from pipelines.calendar import DAY, Clock
 from pipelines.reading import ObjectRefused, RequestFormat, records_at, shape_of, unpack
-from pipelines.settings import RequestSource, Settings, SettingsError
+from pipelines.settings import Limits, RequestSource, Settings, SettingsError
 from pipelines.store import Draft, RawTable, arrow_table, parquet_list
 
 TABLE = "raw.playground_history"
@@ -69,7 +69,7 @@ def keep(
     if paths:
         files = [draft.pending[path] for path in paths]
         for (source_object, name), rows in _said(draft, files, asking, clock, is_erased).items():
-            _keep_object(draft, source_object, asking[name], rows)
+            _keep_object(draft, source_object, asking[name], rows, settings.limits)
 
 
 def _first_day(source: RequestSource, clock: Clock) -> date:
@@ -115,13 +115,13 @@ def _said(
 
 
 def _keep_object(
-    draft: Draft, source_object: str, source: RequestSource, rows: Sequence[Row]
+    draft: Draft, source_object: str, source: RequestSource, rows: Sequence[Row], limits: Limits
 ) -> None:
     """Reads the lines of an object again; one object a day of what they say."""
     known = requests.formats()[source.format]
     lines = {row["source_line"]: row for row in rows}
     days: dict[date, list[Row]] = {}
-    for number, record in _records(draft, source_object, known, lines):
+    for number, record in _records(draft, source_object, known, lines, limits):
         texts = {
             column: next(filter(None, (_text(record.get(name)) for name in names)), None)
             for column, names in known.history.items()
@@ -133,7 +133,11 @@ def _keep_object(
 
 
 def _records(
-    draft: Draft, source_object: str, known: RequestFormat, lines: Mapping[int, Row]
+    draft: Draft,
+    source_object: str,
+    known: RequestFormat,
+    lines: Mapping[int, Row],
+    limits: Limits,
 ) -> Iterable[tuple[int, Mapping[str, Any]]]:
     [place] = draft.query(
         "select location from raw.source_objects where object_sha256 = $object "
@@ -146,7 +150,7 @@ def _records(
     plain = draft.spool / "history"
     try:
         if unpack(path, shape[1], plain) == source_object:
-            yield from records_at(plain, shape[0], known, lines)
+            yield from records_at(plain, shape[0], known, lines, limits)
             return
     except (OSError, EOFError, ObjectRefused):
         pass

@@ -424,6 +424,7 @@ class Landing:
         self.location = Path() if known.fetch else settings.place(source.location)
         self.zone = ZoneInfo(source.time_zone) if source.time_zone else None
         self.latest = max(clock.as_of, clock.arrived_at) + timedelta(seconds=FUTURE_SECONDS)
+        self.limits = settings.limits
         self.parameters = {"credits_per_usd": settings.warehouse.credits_per_usd}
         self.scan = Scan(known)
         self.read_as: ReadAs = (
@@ -537,6 +538,7 @@ class Landing:
     def _read(self, batch: list[SpooledObject]) -> None:
         """One pass over the bytes of each."""
         for item in batch:
+            item.limits = self.limits
             if not item.packing:
                 item.path = _plainly_named(item, self.draft.spool)
         with ThreadPoolExecutor(2) as readers, ThreadPoolExecutor(2) as scanners:
@@ -567,23 +569,36 @@ class Landing:
                 unread = replace(item, doubtful=[], odd=[], quarantine=[])
                 fetch_all([item], self.draft.spool)
                 self._read([item])
-            if item is None or item.sha256 != account["object_sha256"]:
+            # one that was refused is known by its packed bytes, and by its plain ones once read
+            is_same = item is not None and (
+                self.seen.places[item.location][:-1] == item.mark
+                if account["refused"]
+                else item.sha256 == account["object_sha256"]
+            )
+            if item is None or not is_same:
                 self.draft.remark(
                     f"{account['location']} lies there no more as it was landed: what was set "
                     "aside of it stays so."
                 )
-            elif account["refused"] and not item.refused:
+            elif not account["refused"]:
+                landed += self._land_again(item, account)
+            elif not item.refused:
                 self.seen.objects.discard((self.source.gateway, item.sha256))
                 self._land_batch([unread])
                 landed += self._landed_of(item.sha256)
-            elif not account["refused"]:
-                landed += self._land_again(item, account)
+                self._clear(account)
             if item is not None and item.path.parent == self.draft.spool:
                 item.path.unlink(missing_ok=True)
         waiting = sum(account["quarantined_count"] for account in accounts)
         self.draft.remark(
             f"Source '{self.source.name}': of {waiting} records set aside {landed} could be read."
         )
+
+    def _clear(self, account: Mapping[str, Any]) -> None:
+        """What was refused was read under another hash: nothing is set aside of it any more."""
+        nothing = {"read_count": 0, "quarantined_count": 0, "refused": None}
+        row = {**account, **nothing, "arrived_at": self.clock.arrived_at}
+        self.draft.append("raw.source_objects", arrow_table(TABLES["raw.source_objects"], [row]))
 
     def _landed_of(self, sha256: str) -> int:
         """How many records of an object landed as it was read last."""

@@ -35,11 +35,9 @@ import pyarrow.parquet as pq
 import re2
 
 from pipelines.object_store import Changed, ObjectStoreError, RemoteObject, in_parallel
+from pipelines.settings import Limits
 from pipelines.store import connect, sha256_of
 
-LINE_LIMIT = 1_048_576  # bytes of a line without its end; longer ones are quarantined
-INFLATED_LIMIT = 64 * 2**30  # bytes an object may unpack to
-RATIO_LIMIT = 1_000  # and how many times its packed size, beyond the first 64 MiB
 CHUNK = 4 * 2**20
 PENDING_CHUNKS = 4
 NESTING_LIMIT = 512
@@ -547,6 +545,7 @@ class SpooledObject:
     read_count: int = 0
     is_fetched: bool = False  # lies in the spool only; its location is no path
     remote: RemoteObject | None = None  # where it lies in an object store
+    limits: Limits = field(default_factory=Limits)
     read_as: str = ""  # where the engine finds it, unless by its path
     trouble: str = ""  # why its bytes could not be had
 
@@ -658,10 +657,7 @@ def read_through(spooled: SpooledObject, scan: "Scan", spool: Path, scanners: Ex
     try:
         for chunk in scanned(_chunks(source, spooled.packing), scan, spooled, scanners):
             inflated += len(chunk)
-            if spooled.packing and (
-                inflated > INFLATED_LIMIT
-                or inflated > 64 * 2**20 + RATIO_LIMIT * max(1, spooled.size)
-            ):
+            if spooled.packing and not spooled.limits.allow(inflated, spooled.size):
                 raise ObjectRefused(f"unpacks to more than {inflated} bytes")
             hasher.update(chunk)
             if target is not None:
@@ -695,7 +691,7 @@ def scanned(
         pending.append(scanners.submit(scan, chunk, rest, spooled))
         yield chunk
         end = chunk.rfind(b"\n") + 1
-        rest = chunk[end:] if end else (rest + chunk)[: LINE_LIMIT + 1]
+        rest = chunk[end:] if end else (rest + chunk)[: spooled.limits.line_bytes + 1]
         while len(pending) > PENDING_CHUNKS:
             spooled.learn(pending.popleft().result())
     for seen in pending:
@@ -839,12 +835,12 @@ class Scan:
             is_open = not chunk.endswith(b"\n")
         count = len(lengths) - is_open
         lengths[0] += len(rest)
-        longest = max(lengths)
+        longest, limit = max(lengths), spooled.limits.line_bytes
         if spooled.is_hopeless:
             return Scanned(count)
         long = (
-            [index for index, length in enumerate(lengths) if length > LINE_LIMIT]
-            if (longest > LINE_LIMIT)
+            [index for index, length in enumerate(lengths) if length > limit]
+            if longest > limit
             else []
         )
         if spooled.shape != "json":
@@ -855,7 +851,7 @@ class Scan:
         if longest > 2 * NESTING_LIMIT:
             ends = list(accumulate(lengths))
             for index, length in enumerate(lengths[:count]):
-                if 2 * NESTING_LIMIT < length <= LINE_LIMIT and index not in lines:
+                if 2 * NESTING_LIMIT < length <= limit and index not in lines:
                     line = (rest + chunk)[ends[index] - length : ends[index]]
                     if line.count(b"[") + line.count(b"{") > NESTING_LIMIT:
                         lines[index] = line
@@ -982,7 +978,11 @@ def careful_rows(
     spooled.read_count = 0
     spooled.quarantine.clear()
     with spooled.path.open("rb") as file:
-        wanted = (record for record in records(file, known) if only is None or record[0] in only)
+        wanted = (
+            record
+            for record in records(file, known, spooled.limits)
+            if only is None or record[0] in only
+        )
         yield from _judged(wanted, spooled, known, zone, latest)
 
 
@@ -1007,8 +1007,8 @@ def _judged(
     for number, offset, text, parse in records:
         spooled.read_count += 1
         try:
-            if len(text) > LINE_LIMIT:
-                raise RecordRefused(f"longer than {LINE_LIMIT} bytes")
+            if len(text) > spooled.limits.line_bytes:
+                raise RecordRefused(f"longer than {spooled.limits.line_bytes} bytes")
             record = parse(text)
             row: dict[str, Any] = {"_line": number, "_place": (number, offset, len(text))}
             for name, kind in known.fields.items():
@@ -1025,7 +1025,7 @@ Line = tuple[int, int, bytes]  # its number from 1, byte offset, bytes with thei
 Parsed = tuple[int, int, bytes, Callable[[bytes], Mapping[str, Any]]]
 
 
-def _json_records(file: BinaryIO, known: RequestFormat) -> Iterator[Parsed]:
+def _json_records(file: BinaryIO, known: RequestFormat, _: Limits) -> Iterator[Parsed]:
     """Physical lines from 1, with their byte offsets."""
 
     def lines() -> Iterator[Line]:
@@ -1125,11 +1125,11 @@ def _depth(line: str) -> int:
     return deepest
 
 
-def _csv_records(file: BinaryIO, known: RequestFormat) -> Iterator[Parsed]:
+def _csv_records(file: BinaryIO, known: RequestFormat, limits: Limits) -> Iterator[Parsed]:
     """CSV records by header name; the line is where the record begins, a quoted line break belongs
     to its record.
     """
-    csv.field_size_limit(LINE_LIMIT)
+    csv.field_size_limit(limits.line_bytes)
     header: list[str] | None = None
     unreadable = ""
     offset = number = 0
@@ -1142,7 +1142,7 @@ def _csv_records(file: BinaryIO, known: RequestFormat) -> Iterator[Parsed]:
             start += 3
             offset += 3
         parts, length, quotes = [line], len(line), line.count(b'"')
-        while quotes % 2 and length <= 64 * LINE_LIMIT:
+        while quotes % 2 and length <= 64 * limits.line_bytes:
             more = next(lines, b"")
             if not more:
                 break
@@ -1216,12 +1216,16 @@ def unpack(source: Path, packing: str, target: Path) -> str:
 
 
 def records_at(
-    path: Path, shape: Literal["json", "csv"], known: RequestFormat, lines: Container[int]
+    path: Path,
+    shape: Literal["json", "csv"],
+    known: RequestFormat,
+    lines: Container[int],
+    limits: Limits,
 ) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Records that were accepted, by the lines they stand on, with every field they have."""
     records = _json_records if shape == "json" else _csv_records
     with path.open("rb") as file:
-        for number, _, text, parse in records(file, known):
+        for number, _, text, parse in records(file, known, limits):
             if number in lines:
                 yield number, json.loads(text, parse_int=_whole) if shape == "json" else parse(text)
 

@@ -40,6 +40,22 @@ class Warehouse(Section):
     credits_per_usd: int = Field(default=100, gt=0)
 
 
+class Limits(Section):
+    """What of request logs may be read: a line longer than `line_bytes` is set aside by itself; an
+    object that unpacks to more than `unpacked_gib`, or (beyond 64 MiB) than `unpacked_ratio` times
+    its size, as a whole.
+    """
+
+    line_bytes: int = Field(default=1_048_576, ge=1024)
+    unpacked_gib: float = Field(default=64, gt=0)
+    unpacked_ratio: int = Field(default=1_000, ge=10)
+
+    def allow(self, unpacked: int, packed: int) -> bool:
+        """Whether an object of so many bytes may unpack to so many."""
+        most = min(self.unpacked_gib * 2**30, 64 * 2**20 + self.unpacked_ratio * max(1, packed))
+        return unpacked <= most
+
+
 class RequestSource(Section):
     """One source of request logs; `gateway` says whose request ids these are."""
 
@@ -123,6 +139,7 @@ class Settings(Section):
     reconciliation: Reconciliation = Reconciliation()
     alerts: Alerts = Alerts()
     exports: Exports = Exports()
+    limits: Limits = Limits()
     folder: Path = Path()
 
     def path(self, location: str) -> Path:

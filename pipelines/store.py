@@ -210,18 +210,20 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._number = 0  # of the last line that was written here
 
     def append(self, entry: Mapping[str, Any]) -> None:
         """One line more, on disk when this returns. Several processes may append at once."""
         self.folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(dict(entry), default=str, sort_keys=True)
         with filelock.FileLock(self.folder / ".lock"):
-            number = len(list(self.folder.glob("[0-9]*.json"))) + 1
+            if not self._number:
+                self._number = len(self._files())
             while True:
-                target = self.folder / f"{number:08d}.json"
+                self._number += 1
+                target = self.folder / f"{self._number:08d}.json"
                 if not target.exists():
                     break
-                number += 1
             try:
                 write_whole(target, text)
             except FileNotFoundError:  # a night that began just now has swept the draft away

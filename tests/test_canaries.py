@@ -30,10 +30,10 @@ from pipelines.reading import (
     DOCUMENT,
     FLOAT_MONEY,
     IDENTIFIER,
-    LINE_LIMIT,
     TEXT,
     RequestFormat,
 )
+from pipelines.settings import Limits
 from pipelines.store import quote
 from tests.houses import (
     House,
@@ -176,7 +176,7 @@ def bad_lines(known: RequestFormat, cage: Cage) -> Iterator[bytes]:
     yield (good[:-1] + f', "x": "{cage()}\udcff"}}').encode("utf-8", "surrogateescape")
     yield (good[:-1] + tail).replace(",", ",\r").encode()
     yield (good[:-1] + f', "x": {"[" * 600}"{cage()}"{"]" * 600}}}').encode()
-    yield (good[:-1] + f', "x": "{cage() * (LINE_LIMIT // 20)}"}}').encode()
+    yield (good[:-1] + f', "x": "{cage() * (Limits().line_bytes // 20)}"}}').encode()
     yield json.dumps(cage()).encode("utf-16")
 
 

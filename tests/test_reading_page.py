@@ -22,7 +22,8 @@ import pytest
 from assets.requests import formats
 from pipelines.calendar import utc_now
 from pipelines.models import Models
-from pipelines.reading import COMPLETED, CREDITS, FLOAT_MONEY, IDENTIFIER, LINE_LIMIT
+from pipelines.reading import COMPLETED, CREDITS, FLOAT_MONEY, IDENTIFIER
+from pipelines.settings import Limits
 from tests.houses import House, Line, csv, jsonl, packed, request, request_models
 
 SOURCE = '[[requests]]\nname = "{0}"\nformat = "{1}"\nlocation = "landing/{0}"\n'
@@ -756,7 +757,7 @@ def test_a_line_is_a_mebibyte_at_most(house: House) -> None:
         line = json.dumps(request(f"r_{length}", note="@"))
         return line.replace("@", "x" * (length - len(line) + 1))
 
-    outcomes = read(house, [as_long_as(LINE_LIMIT + more) for more in (-1, 0, 1, 2**20)])
+    outcomes = read(house, [as_long_as(Limits().line_bytes + more) for more in (-1, 0, 1, 2**20)])
 
     assert [isinstance(row, dict) for row in outcomes] == [True, True, False, False]
     assert outcomes[2] == outcomes[3] == "longer than 1048576 bytes"

@@ -94,3 +94,24 @@ def test_a_renamed_object_is_found_by_what_is_in_it(house: House) -> None:
     house.night(utc_now() + timedelta(days=3), retries=True)
 
     assert [name for name, _ in ids(house)] == ["far", "req_1"]
+
+
+def test_limits_are_settings_and_a_wider_one_takes_what_was_too_long(house: House) -> None:
+    long = request("long", note="x" * 3000)
+    house.put("requests/a.jsonl", [request("short"), long])
+    house.put("requests/b.jsonl.zst", packed(".zst", jsonl([request("b")]) + " " * (80 * 2**20)))
+    narrow = "\n[limits]\nline_bytes = 2048\n"
+    house.config.write_text(SETTINGS + narrow, encoding="utf-8")
+    house.night()
+    assert sorted(row["reason"] for row in house.rows("from ops.quarantine")) == [
+        "longer than 2048 bytes",
+        house.value("select reason from ops.quarantine where line_number is null"),
+    ]
+
+    wide = "\n[limits]\nline_bytes = 100000000\nunpacked_ratio = 100000\n"
+    house.config.write_text(SETTINGS + wide, encoding="utf-8")
+    house.night(retries=True)
+
+    assert [name for name, _ in ids(house)] == ["b", "long", "short"]
+    assert house.value("select count(*) from ops.quarantine") == 0
+    house.check_whole()

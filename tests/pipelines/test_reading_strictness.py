@@ -16,7 +16,6 @@ import pytest
 from assets.canonical import FORMAT as CANONICAL
 from assets.litellm_spendlogs import FORMAT as SPEND_LOGS
 from pipelines.reading import (
-    LINE_LIMIT,
     NESTING_LIMIT,
     RecordRefused,
     Scan,
@@ -25,7 +24,7 @@ from pipelines.reading import (
     read_through,
     scanned,
 )
-from pipelines.settings import SettingsError, load
+from pipelines.settings import Limits, SettingsError, load
 from pipelines.tabular import nine_places
 from tests.houses import House, jsonl, request, request_models, spend_log
 
@@ -144,7 +143,7 @@ def test_what_only_looks_odd_keeps_an_object_on_the_clean_path(
         '{"a": 1, "credits_used": 1.00000000000000001}',
         '{ "credits_used" : 1.00000000000000001}',
         '{"a": "\\u0041"}',
-        '{"a": "' + "x" * LINE_LIMIT + '"}',
+        '{"a": "' + "x" * Limits().line_bytes + '"}',
     ],
 )
 def test_a_line_is_suspect_wherever_it_is_cut(line: str, scanners: Executor) -> None:
@@ -321,7 +320,7 @@ def test_an_unclosed_quote_over_a_million_lines_is_one_record_and_takes_a_second
     path.write_text('a,b\n"x' + ",y\n" * 1_000_000)
 
     with path.open("rb") as file:
-        [(number, offset, text, _)] = _csv_records(file, SPEND_LOGS)
+        [(number, offset, text, _)] = _csv_records(file, SPEND_LOGS, Limits())
 
     assert (number, offset, len(text)) == (2, 4, 3_000_001)
 
