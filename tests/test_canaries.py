@@ -28,9 +28,11 @@ from pipelines.reading import (
     COMPLETED,
     CREDITS,
     DOCUMENT,
+    EPOCH,
     FLOAT_MONEY,
     IDENTIFIER,
     TEXT,
+    Kind,
     RequestFormat,
 )
 from pipelines.settings import Limits
@@ -65,8 +67,9 @@ location = "landing/{0}"
 """
 
 # A value of each kind of field that a format may need.
-NEEDED = {
+NEEDED: Mapping[Kind, Any] = {
     IDENTIFIER: KEPT,
+    EPOCH: 1763632800.25,
     COMPLETED: "2026-11-20T10:00:00Z",
     CREDITS: "2.5",
     FLOAT_MONEY: "0.025",
@@ -81,15 +84,25 @@ PRIVATE = (
 )  # fmt: skip
 
 
-def flat_formats() -> dict[str, RequestFormat]:
-    """The formats whose lines can be made here: a needed id and instant, nothing nested."""
-    return {
-        name: known
-        for name, known in formats().items()
-        if not known.fetch
-        and all(kind in NEEDED for kind in known.fields.values() if kind.needed)
-        and known.fields.get(known.request["request_id"]) is IDENTIFIER
-    }
+# Formats that need what no field of theirs needs by itself.
+NEEDED_TOO = {"client_log": {"x-request-id": KEPT, "x-credits-used": "2.5"}}
+
+
+def read_formats() -> dict[str, RequestFormat]:
+    """The formats that are read from objects; what is fetched has tests of its own."""
+    return {name: known for name, known in formats().items() if not known.fetch}
+
+
+def needed_of(known: RequestFormat) -> Line:
+    """What a record can't lack."""
+    needed = {name: NEEDED[kind] for name, kind in known.fields.items() if kind.needed}
+    return needed | NEEDED_TOO.get(known.name, {})
+
+
+def identity_of(known: RequestFormat) -> str:
+    """The field that holds a record's id."""
+    identities = (name for name, kind in known.fields.items() if kind is IDENTIFIER)
+    return next(identities, "x-request-id")
 
 
 class Cage:
@@ -127,8 +140,8 @@ def is_read(known: RequestFormat, name: str) -> bool:
 
 def good_lines(known: RequestFormat, cage: Cage) -> Iterator[Line]:
     """Records that are accepted, with canaries in all that is dropped."""
-    needed = {name: NEEDED[kind] for name, kind in known.fields.items() if kind.needed}
-    identity = next(name for name, kind in known.fields.items() if kind is IDENTIFIER)
+    needed, identity = needed_of(known), identity_of(known)
+    nested = [name for name, kind in known.fields.items() if kind.within]
     private = [name for name in PRIVATE if name not in known.fields]
     unread = [n for n, kind in known.fields.items() if kind is TEXT and not is_read(known, n)]
     documents = [name for name, kind in known.fields.items() if kind is DOCUMENT]
@@ -144,6 +157,8 @@ def good_lines(known: RequestFormat, cage: Cage) -> Iterator[Line]:
             line[cage()] = {cage(): cage()}
         if "member_id" in known.fields:
             line["member_id"] = cage()  # of an API call: it belongs to its key
+        for name in nested:
+            line[name] = cage.document()
         for name in documents:
             document = cage.document()
             line[name] = json.dumps(document) if number % 3 else document
@@ -156,12 +171,14 @@ def good_lines(known: RequestFormat, cage: Cage) -> Iterator[Line]:
 
 def bad_lines(known: RequestFormat, cage: Cage) -> Iterator[bytes]:
     """Lines that are set aside."""
-    good = json.dumps({n: NEEDED[kind] for n, kind in known.fields.items() if kind.needed})
+    good = json.dumps(needed_of(known))
     tail = f', "messages": "{cage()}"}}'
     for name, kind in known.fields.items():
         if kind is DOCUMENT:
             continue
-        wrong = [{cage(): cage()}, [cage()], f"{cage()}\x00"]
+        wrong: list[Any] = [[cage()], f"{cage()}\x00"]
+        if not kind.within:
+            wrong.append({cage(): cage()})
         if kind not in (TEXT, IDENTIFIER):
             wrong += [cage(), f"1 {cage()}"]
         for value in wrong:
@@ -182,7 +199,7 @@ def bad_lines(known: RequestFormat, cage: Cage) -> Iterator[bytes]:
 
 def csv_files(known: RequestFormat, cage: Cage) -> Iterator[str]:
     """Canaries in names of columns, in their cells, in rows and headers that can't be read."""
-    needed = {name: NEEDED[kind] for name, kind in known.fields.items() if kind.needed}
+    needed = needed_of(known)
     dropped = {cage(): cage() for _ in range(3)} | {
         name: cage() for name in PRIVATE if name not in known.fields
     }
@@ -244,11 +261,11 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
     spool = folder / "tmp"
     spool.mkdir()
     settings = SETTINGS.format(exports="out")
-    settings += "".join(SOURCE.format(name) for name in sorted(flat_formats()))
+    settings += "".join(SOURCE.format(name) for name in sorted(read_formats()))
     house = House(folder / "house", settings=settings, environment={"TMPDIR": str(spool)})
-    cages = {name: Cage(name) for name in sorted(flat_formats())}
+    cages = {name: Cage(name) for name in sorted(read_formats())}
     for name, cage in cages.items():
-        known = flat_formats()[name]
+        known = read_formats()[name]
         put_canaries(house, known, cage)
     other = Cage("other")
     put_small_files(house, other)
@@ -256,7 +273,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
 
     nights = [house.run("--debug", "nightly", "--as-of", "2026-11-21")]
     for name, cage in cages.items():
-        more = list(bad_lines(flat_formats()[name], cage))
+        more = list(bad_lines(read_formats()[name], cage))
         house.put(f"{name}/later.jsonl", b"\n".join(more))
     blocked = house.folder / "blocked"
     blocked.write_text("a file where a folder should be")
@@ -336,14 +353,14 @@ def test_what_is_kept_is_found_where_it_is_kept(searched: Searched) -> None:
     assert any("dagster_home" in place for place in searched.texts)
 
 
-@pytest.mark.parametrize("name", [*sorted(flat_formats()), "other"])
+@pytest.mark.parametrize("name", [*sorted(read_formats()), "other"])
 def test_no_canary_is_left_anywhere(searched: Searched, name: str) -> None:
     assert searched.cages[name].count > (100 if name != "other" else 10)
 
     assert searched.where(f"{CANARY}_{name}") == []
 
 
-@pytest.mark.parametrize("name", sorted(flat_formats()))
+@pytest.mark.parametrize("name", sorted(read_formats()))
 def test_the_good_records_are_kept_and_the_bad_ones_are_remembered(
     searched: Searched, name: str
 ) -> None:
@@ -353,7 +370,7 @@ def test_the_good_records_are_kept_and_the_bad_ones_are_remembered(
     aside = house.value(f"select count(*) from ops.quarantine where source = '{name}'")
 
     assert kept >= 6
-    assert aside >= 2 * len(list(bad_lines(flat_formats()[name], Cage("counted"))))
+    assert aside >= 2 * len(list(bad_lines(read_formats()[name], Cage("counted"))))
 
 
 def test_nothing_is_left_in_the_spool(searched: Searched) -> None:
