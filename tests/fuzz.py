@@ -61,6 +61,9 @@ POOLS = {
     "credits_used": NUMBERS, "spend": NUMBERS, "prompt_tokens": COUNTS, "completion_tokens": COUNTS,
     "total_tokens": COUNTS, "latency_ms": COUNTS, "request_duration_ms": COUNTS,
     "fallback_depth": COUNTS, "stream": FLAGS, "source": SOURCES, "metadata": DOCUMENTS,
+    "created_at": INSTANTS, "cost_total": NUMBERS, "tokens_prompt": COUNTS,
+    "tokens_completion": COUNTS, "generation_time_ms": COUNTS, "cancelled": FLAGS,
+    "streamed": FLAGS,
 }  # fmt: skip
 GOOD = {
     "canonical": {
@@ -79,6 +82,12 @@ GOOD = {
         "model_group": '"gpt-5"', "status": '"success"', "prompt_tokens": "10",
         "completion_tokens": "5", "total_tokens": "15", "spend": "0.00010185000000000001",
         "request_duration_ms": "1500", "metadata": '"{}"', "messages": '"{}"',
+    },
+    "openrouter_csv": {
+        "created_at": '"2026-11-20T10:00:01.500000+00:00"', "cost_total": "0.00010185000000000001",
+        "tokens_prompt": "10", "tokens_completion": "5", "model_permaslug": '"openai/gpt-5"',
+        "cancelled": '"false"', "streamed": '"true"', "finish_reason_normalized": '"stop"',
+        "generation_time_ms": "1500",
     },
 }  # fmt: skip
 UNKNOWN = [
@@ -103,6 +112,7 @@ class Fuzz:
         self.format = format_name
         self.choice = random.Random(f"{format_name} {seed}")
         self.good = GOOD[format_name]
+        self.identity = "generation_id" if format_name == "openrouter_csv" else "request_id"
         self.fields = list(FORMATS[format_name][0])
         self.count = 0
 
@@ -112,7 +122,7 @@ class Fuzz:
             size = min(lines, self.choice.choice((1, 3, 20, 150, 600, 1200)))
             lines -= size
             oddness = self.choice.choice((0.0, 0.002, 0.02, 0.3, 1.0))
-            is_csv = self.format == "usage_csv" or self.choice.random() < 0.2
+            is_csv = self.format in ("usage_csv", "openrouter_csv") or self.choice.random() < 0.2
             write = self.csv if is_csv else self.json_lines
             suffix = ".csv" if is_csv else ".jsonl"
             yield f"{self.count:07}{suffix}", write(size, oddness)
@@ -125,7 +135,7 @@ class Fuzz:
     def record(self, oddness: float) -> list[tuple[str, str]]:
         """Names and values, as JSON texts."""
         self.count += 1
-        values = {"request_id": f'"req_{self.count}"'} | self.good
+        values = {self.identity: f'"req_{self.count}"'} | self.good
         if self.choice.random() < oddness:
             for _ in range(self.choice.randrange(1, 4)):
                 name = self.choice.choice(self.fields)
@@ -200,7 +210,7 @@ class Fuzz:
 
     def csv(self, size: int, oddness: float) -> bytes:
         choice = self.choice
-        names = ["request_id", *self.good, "note"]
+        names = [self.identity, *self.good, "note"]
         if choice.random() < 0.3:
             choice.shuffle(names)
         if choice.random() < oddness * 0.2:

@@ -227,6 +227,18 @@ SPEND_LOGS: dict[str, Read] = {
     "request_duration_ms": count(),
     "metadata": anything,
 }
+OPENROUTER: dict[str, Read] = {
+    "generation_id": needed(text),
+    "created_at": needed(instant),
+    "cost_total": dollars,
+    "tokens_prompt": count(),
+    "tokens_completion": count(),
+    "model_permaslug": text,
+    "cancelled": flag,
+    "streamed": flag,
+    "finish_reason_normalized": text,
+    "generation_time_ms": count(),
+}
 
 
 def total(values: Row) -> int | None:
@@ -256,13 +268,39 @@ def as_canonical(values: Row) -> Row:
     return row
 
 
-def as_spent(values: Row) -> Row:
-    """As the contract reads LiteLLM, 100 credits to the dollar."""
-    row: Row = dict.fromkeys(as_canonical(values | {"timestamp": None}))
-    exact = EXACT.multiply(values["spend"], Decimal(100))
-    row["credits"] = exact.quantize(NINE, rounding=ROUND_HALF_EVEN, context=EXACT)
-    if row["credits"] >= 10**9:
+def in_credits(spent: Decimal) -> Decimal:
+    """100 credits to the dollar."""
+    exact = EXACT.multiply(spent, Decimal(100))
+    found = exact.quantize(NINE, rounding=ROUND_HALF_EVEN, context=EXACT)
+    if found >= 10**9:
         raise Refused
+    return found
+
+
+def as_routed(values: Row) -> Row:
+    """OpenRouter's activity."""
+    stated = {
+        "prompt_tokens": values["tokens_prompt"],
+        "completion_tokens": values["tokens_completion"],
+    }
+    is_error = values["finish_reason_normalized"] == "error"
+    return dict.fromkeys(COLUMNS) | stated | {
+        "request_id": values["generation_id"],
+        "completed_at": values["created_at"],
+        "source": "api",
+        "model": values["model_permaslug"],
+        "error_code": "cancelled" if values["cancelled"] else "error" if is_error else None,
+        "is_streamed": values["streamed"],
+        "total_tokens": total(stated),
+        "credits": in_credits(values["cost_total"]),
+        "latency_ms": values["generation_time_ms"],
+    }  # fmt: skip
+
+
+def as_spent(values: Row) -> Row:
+    """As the contract reads LiteLLM."""
+    row: Row = dict.fromkeys(COLUMNS)
+    row["credits"] = in_credits(values["spend"])
     document = values["metadata"]
     is_open = False  # whether what is read of it is open: the text of no JSON
     if isinstance(document, str):
@@ -326,6 +364,7 @@ FORMATS: Mapping[str, tuple[Mapping[str, Read], Callable[[Row], Row]]] = {
     "canonical": (CANONICAL, as_canonical),
     "usage_csv": (USAGE_CSV, as_canonical),
     "litellm_spendlogs": (SPEND_LOGS, as_spent),
+    "openrouter_csv": (OPENROUTER, as_routed),
 }
 COLUMNS = tuple(as_canonical({"timestamp": None, "credits_used": None}))
 
