@@ -448,15 +448,14 @@ class Landing:
             )
         new = [item for item in objects if not self.seen.knows(self.source.gateway, item)]
         batch: list[SpooledObject] = []
+        size = 0
         for index, item in enumerate(new):
             batch.append(item)
-            full = (
-                sum(member.size * (8 if member.packing else 1) for member in batch) >= BATCH_BYTES
-            )
-            if full or index == len(new) - 1:
+            size += item.size * (8 if item.packing else 1)
+            if size >= BATCH_BYTES or index == len(new) - 1:
                 self._land_batch(batch)
                 log.info("landed %d of %d objects of %s", index + 1, len(new), self.source.name)
-                batch = []
+                batch, size = [], 0
 
     def _land_fetched(self, objects: Iterable[SpooledObject]) -> None:
         """Lands what a format fetches by itself, as it comes."""
