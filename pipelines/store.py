@@ -533,6 +533,7 @@ def connect(spool: Path | None = None, memory_limit: str = "2GB") -> duckdb.Duck
     # OPTIONAL: equal rows out of one file or out of two would be other bytes.
     connection.execute("set disabled_optimizers = 'statistics_propagation'")
     connection.execute("set TimeZone = 'UTC'")
+    connection.execute("set enable_progress_bar = false")  # it is printed among what is said
     connection.execute(f"set memory_limit = '{memory_limit}'")
     if spool is not None:
         connection.execute(f"set temp_directory = {quote(str(spool / 'duckdb'))}")
