@@ -10,29 +10,27 @@ reason. What a field *is* is said once, by its kind.
 """
 
 import csv
-import gzip
 import hashlib
 import io
 import json
 import os
 import re
-import zlib
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_05UP, ROUND_HALF_UP, Context, Decimal, Inexact, InvalidOperation
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, cast
 from zoneinfo import ZoneInfo
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import re2
+from isal import igzip, isal_zlib
 
 from pipelines.object_store import Changed, ObjectStoreError, RemoteObject, in_parallel
 from pipelines.settings import Limits
@@ -45,6 +43,7 @@ PARQUET = ".parquet"
 SUFFIXES = {".jsonl": "json", ".ndjson": "json", ".csv": "csv"}
 # suffix → how such bytes begin
 PACKINGS = {".gz": b"\x1f\x8b", ".zst": b"\x28\xb5\x2f\xfd", PARQUET: b"PAR1"}
+NO_DEFLATE = cast(type[Exception], isal_zlib.error)  # the library's stubs name it as an instance
 PARQUET_ROWS = 20_000  # that are turned into lines at once
 FUTURE_SECONDS = 300
 SOME_LINES = 10_000  # so many lines are read by themselves before anybody asks what share they are
@@ -662,7 +661,7 @@ def read_through(spooled: SpooledObject, scan: "Scan", spool: Path, scanners: Ex
             hasher.update(chunk)
             if target is not None:
                 target.write(chunk)
-    except (ObjectRefused, EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except (ObjectRefused, EOFError, igzip.BadGzipFile, NO_DEFLATE) as error:
         spooled.refused = str(error) or f"truncated {spooled.packing}"
         spooled.sha256 = sha256_of(source)
         return
@@ -720,9 +719,9 @@ def _chunks(path: Path, packing: str) -> Iterator[bytes]:
         if packing == PARQUET:
             yield from _rows_as_lines(raw)
             return
-        with gzip.GzipFile(fileobj=raw) if packing else nullcontext(raw) as stream:
-            while chunk := stream.read(CHUNK):
-                yield chunk
+        stream = igzip.GzipFile(fileobj=raw) if packing else raw  # type: ignore[no-untyped-call]
+        while chunk := stream.read(CHUNK):
+            yield chunk
 
 
 def _unpacked_zstd(raw: BinaryIO) -> Iterator[bytes]:

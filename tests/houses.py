@@ -297,6 +297,7 @@ class House:
 
 REQUEST_MODELS = (
     "staging/key_lineages",
+    "staging/key_workspaces",
     "staging/keys",
     "staging/request_counts",
     "staging/request_losers",
@@ -304,6 +305,7 @@ REQUEST_MODELS = (
     "staging/request_hours",
     "staging/request_winners",
     "staging/requests",
+    "staging/unplaced_keys",
     "marts/requests",
     "marts/usage_quarter_hourly",
     "ops/conflicts",

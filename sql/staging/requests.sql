@@ -57,4 +57,4 @@ select
     source_object,
     source_line,
 from records
-left join staging.keys as keys using (api_key_id)
+left join staging.key_workspaces as keys using (usage_date, api_key_id)

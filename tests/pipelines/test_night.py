@@ -582,6 +582,27 @@ def test_a_late_line_builds_only_the_days_it_touches(house: House) -> None:
     )
 
 
+def test_a_change_of_the_directory_opens_the_days_that_asked_for_it(house: House) -> None:
+    furnish(house, first_day=18)  # on no other day is there a request without a workspace
+    house.put("requests/mine.jsonl", [request("mine", "2026-11-19T10:00:00Z", workspace_id=None)])
+    house.night()
+    keys = (house.folder / "landing" / "directory" / "keys.csv").read_text(encoding="utf-8")
+    mine = "select workspace_id from staging.requests where request_id = 'mine'"
+    assert house.value(mine) == "ws_1"
+
+    house.put("directory/keys.csv", keys + "key_new,ws_1,New\n")
+    happened = house.night()
+
+    assert built(happened, "staging.keys") == ["None"]
+    assert built(happened, "marts.usage_quarter_hourly") == []
+
+    house.put("directory/keys.csv", keys.replace("key_1,ws_1", "key_1,ws_2"))
+    happened = house.night()
+
+    assert built(happened, "marts.usage_quarter_hourly") == ["2026-11-19"]
+    assert house.value(mine) == "ws_2"
+
+
 def test_rebuild_gives_the_bytes_of_many_nights(house: House, tmp_path: Path) -> None:
     furnish(house, first_day=18)
     house.night()

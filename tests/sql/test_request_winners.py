@@ -127,17 +127,35 @@ def test_a_workspace_is_the_records_else_the_keys_else_the_sources(
     setting: str | None,
     expected: str | None,
 ) -> None:
+    records = {"raw.requests": [request(workspace_id=stated)]}
+    known = {"staging.keys": [{"api_key_id": "key_1", "workspace_id": directory}]}
+    asked = {"staging.unplaced_keys": run_model("staging.unplaced_keys", records, day=DAY)}
+    said = run_model("staging.key_workspaces", asked | known, day=DAY)
+    sources = {"raw.sources": [{"source_name": "gateway", "workspace_id": setting}]}
+
     [row] = run_model(
-        "staging.requests",
+        "staging.requests", {**records, **sources, "staging.key_workspaces": said}, day=DAY
+    )
+
+    assert row["workspace_id"] == expected
+
+
+def test_a_day_asks_the_directory_for_the_keys_that_state_no_workspace(run_model: Run) -> None:
+    rows = run_model(
+        "staging.unplaced_keys",
         {
-            "raw.requests": [request(workspace_id=stated)],
-            "raw.sources": [{"source_name": "gateway", "workspace_id": setting}],
-            "staging.keys": [{"api_key_id": "key_1", "workspace_id": directory}],
+            "raw.requests": [
+                request(),
+                request(api_key_id="key_2", workspace_id=None),
+                request(api_key_id="key_2", workspace_id=None, source_line=2),
+                request(api_key_id=None, workspace_id=None, source_line=3),
+            ],
+            "staging.request_winners": [request(api_key_id="key_3", workspace_id=None)],
         },
         day=DAY,
     )
 
-    assert row["workspace_id"] == expected
+    assert [row["api_key_id"] for row in rows] == ["key_2", "key_3"]
 
 
 def test_the_setting_of_a_corroborating_source_fills_the_winners_workspace(run_model: Run) -> None:
