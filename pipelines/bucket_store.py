@@ -43,6 +43,7 @@ from pipelines.store import (
     StoreError,
     digest,
     sha256_of,
+    snapshot_text,
     sync,
 )
 
@@ -311,7 +312,7 @@ class BucketStore(Store):
         """Only over the snapshot that the night began with: of two nights that began with the same
         one, the first to come here wins, and the other publishes nothing.
         """
-        text = (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
+        text = snapshot_text(content).encode()
         try:
             version = self.bucket.put("snapshot.json", text, over=before)
         except Taken:

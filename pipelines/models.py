@@ -6,6 +6,7 @@ twice.
 """
 
 import functools
+import json
 import queue
 import re
 import threading
@@ -43,7 +44,7 @@ MANIFEST_COLUMNS = {
     "credits": "decimal(38, 9)",
 }
 
-HEADER = re.compile(r"^--\s*(grain|kind|looks back|also for|severity):\s*(.+?)\s*$")
+HEADER = re.compile(r"^--\s*(grain|kind|looks back|also for|severity|each):\s*(.+?)\s*$")
 DOCUMENTED = re.compile(r"([a-z_][a-z0-9_]*)\s*,?\s*--\s*(\S.*?)\s*$")
 
 
@@ -68,6 +69,7 @@ class Statement:
     is_view: bool = False
     for_tomorrow: bool = False
     is_warning: bool = False
+    each_day: bool = False
     logic: str = ""
 
     @property
@@ -126,6 +128,7 @@ def read_statement(path: Path, name: str) -> Statement:
         is_view=header.get("kind") == "view",
         for_tomorrow=header.get("also for") == "tomorrow",
         is_warning=header.get("severity") == "warning",
+        each_day=header.get("each") == "day",
         logic=re.sub(r"\s+", " ", re.sub(r"--.*", "", text)).strip(),
     )
 
@@ -268,12 +271,18 @@ class Models:
         if not self.is_by_day(table):
             return None
         back = statement.look_back.get(table, 0 if day is not None else ALL_DAYS)
+        if day is not None and back == 0 and table != statement.name:
+            return [day] if self._has_day(draft, table, day) else []
         known = self.days(draft, table)
         last = (day or max([clock.today, *known])).toordinal()
         first = 0 if back == ALL_DAYS else (day or clock.today).toordinal() - back
         if table == statement.name:
             last -= 1
         return [one for one in known if first <= one.toordinal() <= last]
+
+    def _has_day(self, draft: Draft, table: str, day: date) -> bool:
+        key = str(day)
+        return any(key in draft.partitions(base) for base in self.stored_inputs(table))
 
     def content(self, draft: Draft, table: str, day: date) -> str:
         """A hash of what a table holds of a day."""
@@ -295,14 +304,16 @@ class Models:
         day: date | None,
         values: Mapping[str, object],
         clock: Clock,
+        *,
+        of_days: bool = True,
     ) -> str:
         """What a result depends on: the statement, the values it names, the content of all it
-        reads.
+        reads; `of_days`: also of what has days.
         """
         parts: list[object] = [duckdb.__version__, statement.logic]
-        parts += [f"{name}={values[name]}" for name in sorted(statement.parameters)]
+        parts += [f"{name}={values[name]}" for name in sorted(statement.parameters & values.keys())]
         for table in statement.inputs:
-            window = self.window(draft, statement, table, day, clock)
+            window = self.window(draft, statement, table, day, clock) if of_days else []
             parts.append(table)
             if table in self.models and self.models[table].is_view:
                 parts.append(self.view_logic(table))
@@ -316,6 +327,7 @@ class Models:
                 parts += [f"{key}:{partitions[key].content}" for key in keys if key in partitions]
         return digest(parts)
 
+    @functools.cache  # noqa: B019
     def view_logic(self, table: str) -> str:
         """What a view says, with the views it reads: it has no object whose hash could tell."""
         model = self.models[table]
@@ -354,7 +366,7 @@ class Models:
         files = draft.files(table, days if self.is_by_day(table) else None)
         return {table: self.rows_of(table, files) if files else self.empty(table)}
 
-    def rows_of(self, table: str, files: Sequence[Path], *, by_path: bool = False) -> str:
+    def rows_of(self, table: str, files: Sequence[Path | str], *, by_path: bool = False) -> str:
         """The select that reads a stored table out of its files."""
         shape = self.raw.get(table) or RawTable("", {})
         return shape.rows_of(files, by_path=by_path)
@@ -362,8 +374,13 @@ class Models:
     def _manifest(self, draft: Draft, base: str, days: Iterable[date] | None) -> str:
         wanted = None if days is None else {str(day) for day in days}
         rows = [
-            f"(date {quote(key)}, {quote(item.path)}, {quote(item.path.rpartition('.')[2])}, "
-            f"{item.rows}, {quote(item.credits or '0')}::decimal(38, 9))"
+            {
+                "usage_date": key,
+                "object": item.path,
+                "kind": item.path.rpartition(".")[2],
+                "row_count": item.rows,
+                "credits": item.credits or "0",
+            }
             for key, partition in sorted(draft.partitions(base).items())
             if wanted is None or key in wanted
             for item in partition.objects
@@ -371,8 +388,12 @@ class Models:
         ]
         if not rows:
             return empty_select(MANIFEST_COLUMNS)
+        # one text: of thousands of values each would be parsed and bound, which takes a second
+        names = json.dumps([dict.fromkeys(MANIFEST_COLUMNS, "varchar")])
+        typed = ", ".join(f"{name}::{kind} as {name}" for name, kind in MANIFEST_COLUMNS.items())
         return (
-            f"select * from (values {', '.join(rows)}) as manifest ({', '.join(MANIFEST_COLUMNS)})"
+            f"select {typed} from (select unnest(from_json({quote(json.dumps(rows))}, "
+            f"{quote(names)}), recursive := true))"
         )
 
     def empty(self, table: str) -> str:
@@ -587,19 +608,38 @@ class Models:
                 f"{', '.join('$' + known for known in sorted(values))}."
             )
 
+    def changed_days(self, draft: Draft, statement: Statement) -> list[date]:
+        """The days of what a statement reads that are not as they were published, and those from
+        the published clock's own day on, about which the clock decides.
+        """
+        if draft.published is None:
+            return sorted({day for table in statement.inputs for day in self.days(draft, table)})
+        before = draft.published.tables
+        since = str(draft.published.as_of.date())
+        keys = {
+            key
+            for table in statement.inputs
+            for base in self.stored_inputs(table)
+            if self.is_by_day(base)
+            for key in {*draft.partitions(base), *before.get(base, {})}
+            if key >= since or draft.partitions(base).get(key) != before.get(base, {}).get(key)
+        }
+        return sorted(date.fromisoformat(key) for key in keys)
+
     def query(
         self,
         draft: Draft,
         statement: Statement,
         clock: Clock,
         settings: Mapping[str, object],
-        day: date | None,
+        days: Collection[date] | None = None,
     ) -> list[dict[str, object]]:
-        """The rows a statement gives now, of one day or of the whole (claims)."""
-        values = dict(settings) | clock.parameters(day)
+        """The rows a claim gives now; narrowed to some days of what has days."""
+        values = dict(settings) | clock.parameters()
         self._check_parameters(statement, values)
         for table in statement.inputs:
-            self.bind(draft, table, self.window(draft, statement, table, day, clock))
+            window = self.window(draft, statement, table, None, clock) if days is None else days
+            self.bind(draft, table, window if self.is_by_day(table) else None)
         relation = draft.connection.execute(
             statement.sql, {name: values[name] for name in statement.parameters}
         )

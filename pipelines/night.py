@@ -98,9 +98,10 @@ class Night:
             journal = NightJournal(store)
             journal.begin(self.clock, self.started_by)
             try:
-                store.sweep(store.snapshot())
+                snapshot = store.snapshot()
+                store.sweep(snapshot)
                 spool = stack.enter_context(store.spool())
-                draft = Draft(store, spool, self.models.bind)
+                draft = Draft(store, spool, self.models.bind, snapshot)
                 stack.callback(draft.close)
                 yield from self._work(store, draft, journal)
             except BaseException as error:
@@ -137,7 +138,7 @@ class Night:
         if is_news:
             yield Started("publish")
             yield Published(self._publish(draft, journal))
-        yield from self._derive(store, is_news=is_news)
+        yield from self._derive(draft, is_news=is_news)
         yield Started("alert")
         before = len(store.journal("raw.deliveries").entries())
         for sentence, is_failure in outbox.deliver(store, self.settings, self.clock, self.sinks):
@@ -149,7 +150,7 @@ class Night:
             if is_news:
                 yield from self._audit(draft)
                 yield Published(self._publish(draft, journal))
-            yield from self._derive(store, is_news=is_news)
+            yield from self._derive(draft, is_news=is_news)
         if self._erasures:
             yield Started("forget")
             for sentence in erasure.finish(store, self.settings, self._erasures):
@@ -265,12 +266,19 @@ class Night:
                 # nothing was stated that could be wrong; what it is held against may be long
                 yield Checked(table, name, True, claim.is_warning, is_news=False)
                 continue
-            marks = self.models.fingerprint(
-                draft, claim, None, values | self.clock.parameters(), self.clock
-            )
             known = draft.checks.get(name, "")
-            # nothing it reads has changed since it was checked
-            if known.partition(" ")[0] == marks:
+            days = None
+            if claim.each_day:
+                marks = self.models.fingerprint(
+                    draft, claim, None, values, self.clock, of_days=False
+                )
+                days = self.models.changed_days(draft, claim) if known == marks else None
+                is_known = days == []
+            else:
+                clocked = values | self.clock.parameters()
+                marks = self.models.fingerprint(draft, claim, None, clocked, self.clock)
+                is_known = known.partition(" ")[0] == marks
+            if is_known:  # nothing it reads has changed since it was checked
                 yield Checked(
                     table,
                     name,
@@ -280,7 +288,7 @@ class Night:
                     is_news=False,
                 )
                 continue
-            rows = self.models.query(draft, claim, self.clock, values, None)
+            rows = self.models.query(draft, claim, self.clock, values, days)
             passed = not rows
             found = "" if passed else _broken(rows[0])
             if passed or claim.is_warning:
@@ -294,11 +302,11 @@ class Night:
         journal.snapshot_id = snapshot.snapshot_id
         return snapshot
 
-    def _derive(self, store: Store, *, is_news: bool) -> Iterator[Event]:
+    def _derive(self, draft: Draft, *, is_news: bool) -> Iterator[Event]:
         """What is made from the snapshot alone: after a kill between the two, the next night makes
         it. `is_news`: the snapshot has just been published.
         """
-        snapshot = store.snapshot()
+        store, snapshot = draft.store, draft.published
         if snapshot is None:
             return
         is_old = warehouse.published_id(store) != snapshot.snapshot_id

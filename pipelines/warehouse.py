@@ -21,6 +21,9 @@ from pipelines.store import OBJECT_PATH, Snapshot, Store, digest, quote, sync
 # the oldest engine that must open it; files of 2.0's own storage can't be read by 1.x
 STORAGE = "v1.4.0"
 NAME = "warehouse.duckdb"
+# Tables with days that are read out of their objects: the file is copied each night, and these,
+# long and seldom asked for, would be most of it.
+IN_OBJECTS = {"marts.usage_quarter_hourly", "marts.spend_habits"}
 
 MACROS = {
     "usage": (
@@ -330,7 +333,7 @@ def _entries(store: Store, snapshot: Snapshot, models: Models) -> Iterator[Entry
         yield Entry(kind, table, whole, parts, comments, models.types(table))
     for model in models.order:
         # A contest's file lies under the day of the contest, its records under their own.
-        by_path = model.name == "marts.usage_quarter_hourly"
+        by_path = model.name in IN_OBJECTS
         kind = "view" if model.is_view or by_path else "table"
         columns = {
             name: model.documentation[name] for name in model.columns if name in model.documentation
@@ -357,8 +360,9 @@ def _rows(
     store: Store, snapshot: Snapshot, models: Models, table: str, *, by_path: bool
 ) -> tuple[str, Mapping[str, str]]:
     """The select of a stored table, and one for each of its partitions."""
+    root = store.root.resolve()
     files = {
-        key: [(store.root / item.path).resolve() for item in partition.objects]
+        key: [f"{root}/{item.path}" for item in partition.objects]
         for key, partition in sorted(snapshot.tables.get(table, {}).items())
         if partition.objects
     }

@@ -1,4 +1,6 @@
 -- The fallbacks of a day that an estimate tells of are those that its usage counts.
+--
+-- each: day
 with usage as (
     select usage_date, sum(fallback_count) as fallback_count
     from marts.usage_by_model

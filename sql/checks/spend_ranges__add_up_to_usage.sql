@@ -1,6 +1,8 @@
 -- In each scope, the credits of a day's ranges are those of the usage that names a subject.
 --
 -- But for tomorrow, whose ranges have no credits, whatever of it has landed.
+--
+-- each: day
 with ranges as (
     select usage_date, scope, sum(credits) as credits
     from marts.spend_ranges

@@ -1,4 +1,6 @@
 -- The upper limit is the largest of its three published parts, and absent exactly while too young.
+--
+-- each: day
 with parts as (
     select
         *,

@@ -1,4 +1,6 @@
 -- A day is over its limit if and only if its verdict says so, and only finished days are drift.
+--
+-- each: day
 select
     usage_date,
     'marts.spend_ranges' as table_name,

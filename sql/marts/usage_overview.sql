@@ -66,13 +66,31 @@ quarters as (  -- fewer rows before each is asked for its local day
     group by 1, 2
 ),
 
+instants as (
+    select distinct quarter_at from quarters
+),
+
+zones as (
+    select distinct time_zone from todays
+),
+
+local_dates as (  -- of a quarter in a zone, told once for all workspaces
+    select
+        quarter_at,
+        time_zone,
+        (quarter_at at time zone 'UTC' at time zone time_zone)::date as local_date,
+    from instants
+    cross join zones
+),
+
 local_days as (
     select
         quarters.workspace_id,
-        (quarter_at at time zone 'UTC' at time zone time_zone)::date as local_date,
+        local_date,
         sum(credits) as credits,
     from quarters
     inner join todays on todays.workspace_id is not distinct from quarters.workspace_id
+    inner join local_dates using (quarter_at, time_zone)
     group by 1, 2
 ),
 

@@ -154,6 +154,33 @@ def test_only_days_whose_inputs_changed_are_built_again(house: House) -> None:
     assert again["marts.running"][0] == days[5]  # and those after it that see it
 
 
+def test_a_claim_about_each_day_looks_at_the_days_that_changed(
+    tmp_path: Path, folder: Callable[..., Path]
+) -> None:
+    claim = (
+        "-- Nobody earns.\n--\n-- each: day\nselect usage_date from marts.daily where credits < 0"
+    )
+    house = House(tmp_path, folder(marts__daily=DAILY, checks__daily__cost=claim))
+    draft = house.draft()
+    days = [date(2026, 11, day) for day in range(10, 16)]
+    for day in days:
+        draft.append("raw.events", event(day.day, "a", -1), day)
+    house.build(draft)
+    statement = house.models.claims["daily__cost"]
+    assert statement.each_day
+    assert house.models.changed_days(draft, statement) == days
+
+    draft.publish(datetime(2026, 11, 15, 0, 5))
+    draft.append("raw.events", event(12, "b", -1), days[2])
+    house.build(draft)
+
+    changed = house.models.changed_days(draft, statement)
+    assert changed == [days[2], days[5]]  # and the day of the clock, about which the clock decides
+    clock = Clock(as_of=datetime(2026, 11, 23), arrived_at=datetime(2026, 11, 23))
+    found = house.models.query(draft, statement, clock, {}, changed)
+    assert sorted(row["usage_date"] for row in found) == [days[2], days[2], days[5]]
+
+
 def test_an_unchanged_result_stops_what_stands_on_it(house: House) -> None:
     draft = house.draft()
     day = date(2026, 11, 10)
