@@ -250,7 +250,10 @@ class Models:
 
     def days(self, draft: Draft, table: str) -> list[date]:
         """The days a table has now, ascending; a view's are those of what it stands on."""
-        return sorted({day for base in self.stored_inputs(table) for day in draft.days(base)})
+        bases = self.stored_inputs(table)
+        if len(bases) == 1:
+            return draft.days(bases[0])
+        return sorted({day for base in bases for day in draft.days(base)})
 
     def wanted_days(self, draft: Draft, model: Statement, clock: Clock) -> list[date]:
         """The days a `$day` model should have: its inputs' days, and tomorrow where it says so."""

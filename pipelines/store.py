@@ -493,10 +493,10 @@ class Store:
             if utc_now() - datetime.fromisoformat(since) < SUPERSEDED_LIVE:
                 kept.add(path)
         removed = 0
-        length = len(str(self.root)) + 1
         for layer in LAYERS:
-            for folder, _, files in os.walk(self.root / layer):  # pathlib's takes seconds of a year
-                inside = f"{folder[length:].replace(os.sep, '/')}/"
+            top = str(self.root / layer)
+            for folder, _, files in os.walk(top):  # pathlib's takes seconds of a year
+                inside = f"{layer}{folder.removeprefix(top).replace(os.sep, '/')}/"
                 for name in files:
                     if inside + name in kept:
                         continue
@@ -611,6 +611,7 @@ class Draft:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._numbers = itertools.count(1)
         self.forgotten: set[str] = set()
+        self._days: dict[str, tuple[tuple[str, ...], list[date]]] = {}
         self.remarks: list[str] = []
 
     def remark(self, sentence: str) -> None:
@@ -628,7 +629,12 @@ class Draft:
 
     def days(self, table: str) -> list[date]:
         """The days a day-partitioned table has, ascending."""
-        return sorted(date.fromisoformat(key) for key in self.partitions(table) if key != WHOLE)
+        keys = tuple(self.partitions(table))
+        known = self._days.get(table)
+        if known is None or known[0] != keys:  # asked for thousands of times a night
+            days = sorted(date.fromisoformat(key) for key in keys if key != WHOLE)
+            known = self._days[table] = (keys, days)
+        return list(known[1])
 
     def locate(self, item: StoredObject) -> Path:
         """Where the object's bytes are now: drafted or published."""
