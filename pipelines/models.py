@@ -615,10 +615,9 @@ class Models:
         """The days of what a statement reads that are not as they were published, and those from
         the published clock's own day on, about which the clock decides.
         """
-        if draft.published is None:
-            return sorted({day for table in statement.inputs for day in self.days(draft, table)})
-        before = draft.published.tables
-        since = str(draft.published.as_of.date())
+        published = draft.published
+        before = published.tables if published else {}
+        since = str(published.as_of.date()) if published else ""
         keys = {
             key
             for table in statement.inputs
