@@ -30,6 +30,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from assets import decisions, playground, requests
+from pipelines import packs
 from pipelines.calendar import DAY
 from pipelines.settings import Settings, SettingsError
 from pipelines.store import (
@@ -548,6 +549,7 @@ def finish(store: Store, settings: Settings, erasures: Sequence[Erasure]) -> Ite
     """
     snapshot = store.snapshot()
     store.sweep(snapshot)
+    packs.sweep(store, snapshot)
     nights = store.root / "ops" / "nights"
     for copy in nights.glob("snapshot-*.json"):  # the earlier ones name objects that are gone
         if snapshot is None or copy.stem != f"snapshot-{snapshot.snapshot_id}":

@@ -58,6 +58,7 @@ log = logging.getLogger("meterhouse.land")
 
 BATCH_BYTES = 256 * 2**20
 CAREFUL_ROWS = 100_000
+UNSETTLED_ROWS = 20_000_000  # whose ids are in memory at once, eight bytes each
 OBJECT_ROWS = 5_000_000  # about, in an object of raw.requests (house, invariant 2)
 
 REQUEST_COLUMNS: dict[str, tuple[str, str]] = {
@@ -214,16 +215,17 @@ def land(draft: Draft, settings: Settings, clock: Clock) -> None:
     """
     _reindex(draft)
     _keep_workspaces(draft, settings)
-    seen = Seen(draft)
+    seen, arrivals = Seen(draft), Arrivals(draft)
     for source in settings.requests:
         if source.format not in formats():
             raise SettingsError(
                 f"source '{source.name}': there is no format '{source.format}'; known are "
                 f"{', '.join(sorted(formats()))}."
             )
-        landing = Landing(draft, source, formats()[source.format], settings, clock, seen)
+        landing = Landing(draft, source, formats()[source.format], settings, clock, seen, arrivals)
         seen.turn_to(draft, source, landing.read_as)
         landing.run()
+    arrivals.settle()
     seen.keep()
 
 
@@ -231,7 +233,7 @@ def retry(draft: Draft, settings: Settings, clock: Clock) -> None:
     """Reads again what was set aside, with the settings and the clock of now; says of what that
     could not be done. What can be read lands, and a new account of its object replaces the old.
     """
-    seen = Seen(draft)
+    seen, arrivals = Seen(draft), Arrivals(draft)
     names = ", ".join(TABLES["raw.source_objects"].columns)
     for source in settings.requests:
         accounts = draft.query(
@@ -245,8 +247,10 @@ def retry(draft: Draft, settings: Settings, clock: Clock) -> None:
             now=clock.arrived_at,
         ).to_pylist()
         if accounts:
-            landing = Landing(draft, source, formats()[source.format], settings, clock, seen)
+            known = formats()[source.format]
+            landing = Landing(draft, source, known, settings, clock, seen, arrivals)
             landing.retry(accounts)
+    arrivals.settle()
     seen.keep()
 
 
@@ -415,12 +419,14 @@ class Landing:
         settings: Settings,
         clock: Clock,
         seen: Seen,
+        arrivals: "Arrivals",
     ) -> None:
         self.draft = draft
         self.source = source
         self.format = known
         self.clock = clock
         self.seen = seen
+        self.arrivals = arrivals
         self.location = Path() if known.fetch else settings.place(source.location)
         self.zone = ZoneInfo(source.time_zone) if source.time_zone else None
         self.latest = max(clock.as_of, clock.arrived_at) + timedelta(seconds=FUTURE_SECONDS)
@@ -988,7 +994,6 @@ class Landing:
         if not rows:
             file.unlink()
             return
-        history = self.draft.files("staging.request_ids")
         if len(days) == 1 and rows <= 1.2 * OBJECT_ROWS:
             [day] = days
             credits = str(sum((part.credits for part in landed), Decimal(0)))
@@ -1015,8 +1020,7 @@ class Landing:
                         new.setdefault(day, []).append(self.draft.locate(item))
             file.unlink()
             fresh = self._index(new)
-        if _touched(self.draft, history, fresh):
-            _settle(self.draft)
+        self.arrivals.add(fresh, rows)
 
     def _index(self, new: Mapping[date, list[Path]]) -> list[Path]:
         """Writes the id index of new objects; returns its files."""
@@ -1085,6 +1089,34 @@ def _wholes(parts: Iterable[Landed]) -> dict[str, Landed]:
 
 
 # ---- one request, several records -----------------------------------------------------------
+
+
+class Arrivals:
+    """The ids of what has landed and is not yet held against all others: of many small objects they
+    are held against the history once.
+    """
+
+    def __init__(self, draft: Draft) -> None:
+        self.draft = draft
+        self._begin()
+
+    def _begin(self) -> None:
+        self.history = self.draft.files("staging.request_ids")
+        self.fresh: list[Path] = []
+        self.rows = 0
+
+    def add(self, fresh: Iterable[Path], rows: int) -> None:
+        """More files of the id index, of so many records."""
+        self.fresh += fresh
+        self.rows += rows
+        if self.rows > UNSETTLED_ROWS:
+            self.settle()
+
+    def settle(self) -> None:
+        """Writes the contests that these records open."""
+        if self.fresh and _touched(self.draft, self.history, self.fresh):
+            _settle(self.draft)
+        self._begin()
 
 
 def _touched(draft: Draft, history: list[Path], fresh: list[Path]) -> int:

@@ -19,7 +19,7 @@ import click
 
 from assets import decisions
 from pipelines.bucket_store import open_store
-from pipelines.calendar import Clock, parse_day, parse_instant, utc_now
+from pipelines.calendar import DAY, Clock, parse_day, parse_instant, utc_now
 from pipelines.models import ModelError
 from pipelines.object_store import ObjectStoreError
 from pipelines.object_store import objects_at as objects_in_store
@@ -168,7 +168,6 @@ def simulate(
     folder: Path, days: int, requests_per_day: int, seed: int, last_day: date | None, faults: str
 ) -> None:
     """Write a believable gateway's logs, invoices and Stripe account, and the truth beside them."""
-    from pipelines.calendar import DAY
     from pipelines.simulator import gateway
 
     try:
@@ -670,7 +669,7 @@ def request(ctx: click.Context, request_id: str, form: str) -> None:
     was read from.
     """
     with reading(ctx) as reader:
-        rows = reader.rows("select * from marts.requests where request_id = $id", id=request_id)
+        rows = reader.request(request_id)
         if not rows:
             raise Failed(f"There is no request '{request_id}' in what is published.")
         for row in rows:
@@ -1089,7 +1088,8 @@ def export(
         )
     with reading(ctx) as reader:
         form = form or target.suffix.removeprefix(".") or "csv"
-        reader.reach(files.EXPORTS[what].table)
+        span = [first + DAY * number for number in range((last - first).days + 1)]
+        reader.reach(files.EXPORTS[what].table, span)
         manifest = files.write_export(reader.connection, what, first, last, form, target)
     file = manifest["files"][-1]
     out.print(

@@ -7,6 +7,7 @@ twice.
 
 import functools
 import json
+import math
 import queue
 import re
 import threading
@@ -26,6 +27,7 @@ import duckdb
 import sqlglot
 from sqlglot import exp
 
+from pipelines import packs
 from pipelines.calendar import Clock
 from pipelines.store import CORES, WHOLE, Draft, RawTable, Workbench, digest, quote, write_parquet
 
@@ -33,6 +35,7 @@ SQL = Path(__file__).parents[1] / "sql"
 LAYERS = ("raw", "staging", "marts", "ops")
 DAY_PARAMETERS = {"day", "is_complete", "history_until", "is_tomorrow"}
 ALL_DAYS = -1
+HALF = 32  # hexadecimal digits of a fingerprint's half
 
 # What a partition's objects hold, as the store measured it when they were written: a row an object.
 MANIFESTS = {"raw.request_manifest": "raw.requests", "ops.export_manifest": "exports.usage_by_key"}
@@ -45,6 +48,7 @@ MANIFEST_COLUMNS = {
 }
 
 HEADER = re.compile(r"^--\s*(grain|kind|looks back|also for|severity|each):\s*(.+?)\s*$")
+WORDS = {"kind": "view", "also for": "tomorrow", "severity": "warning", "each": "day"}
 DOCUMENTED = re.compile(r"([a-z_][a-z0-9_]*)\s*,?\s*--\s*(\S.*?)\s*$")
 
 
@@ -93,6 +97,8 @@ def read_statement(path: Path, name: str) -> Statement:
             break
         if found := HEADER.match(line):
             header[found[1]] = found[2]
+            if (word := WORDS.get(found[1], found[2])) != found[2]:
+                raise ModelError(f"{path}: '{found[1]}: {found[2]}' is not known; say '{word}'.")
         else:
             prose.append(line.removeprefix("--").strip())
     ctes = {cte.alias for cte in tree.find_all(exp.CTE)}
@@ -125,10 +131,10 @@ def read_statement(path: Path, name: str) -> Statement:
         documentation=documentation,
         grain=tuple(part.rstrip("?") for part in grain),
         nullable=frozenset(part.rstrip("?") for part in grain if part.endswith("?")),
-        is_view=header.get("kind") == "view",
-        for_tomorrow=header.get("also for") == "tomorrow",
-        is_warning=header.get("severity") == "warning",
-        each_day=header.get("each") == "day",
+        is_view="kind" in header,
+        for_tomorrow="also for" in header,
+        is_warning="severity" in header,
+        each_day="each" in header,
         logic=re.sub(r"\s+", " ", re.sub(r"--.*", "", text)).strip(),
     )
 
@@ -192,6 +198,7 @@ class Models:
         self.raw = dict(raw)
         self._types: dict[str, dict[str, str]] = {}
         self._scratch: duckdb.DuckDBPyConnection | None = None
+        self._standing: set[str] = set()  # views of the scratch
         self._scratching = threading.RLock()
         self.models: dict[str, Statement] = {}
         self.claims: dict[str, Statement] = {}
@@ -310,16 +317,34 @@ class Models:
         *,
         of_days: bool = True,
     ) -> str:
-        """What a result depends on: the statement, the values it names, the content of all it
-        reads; `of_days`: also of what has days.
+        """What a result depends on: the statement with the values it names, and the content of all
+        it reads, a hash each; `of_days`: also of what has days.
         """
-        parts: list[object] = [duckdb.__version__, statement.logic]
-        parts += [f"{name}={values[name]}" for name in sorted(statement.parameters & values.keys())]
+        said = self._said(statement, values)
+        return said + self._content_read(draft, statement, day, clock, of_days=of_days)
+
+    def _said(self, statement: Statement, values: Mapping[str, object]) -> str:
+        """The first half of a fingerprint."""
+        named = sorted(statement.parameters & values.keys())
+        parts = [f"{name}={values[name]}" for name in named]
+        return digest([self._words(statement.name), *parts])[:HALF]
+
+    @functools.cache  # noqa: B019
+    def _words(self, name: str) -> str:
+        """A hash of a statement, and of the views it reads."""
+        statement = self.models.get(name) or self.claims[name]
+        inputs = [self.models[table] for table in statement.inputs if table in self.models]
+        views = [self.view_logic(model.name) for model in inputs if model.is_view]
+        return digest([duckdb.__version__, statement.logic, *views])
+
+    def _content_read(
+        self, draft: Draft, statement: Statement, day: date | None, clock: Clock, *, of_days: bool
+    ) -> str:
+        """The second half of a fingerprint."""
+        parts: list[object] = []
         for table in statement.inputs:
             window = self.window(draft, statement, table, day, clock) if of_days else []
             parts.append(table)
-            if table in self.models and self.models[table].is_view:
-                parts.append(self.view_logic(table))
             for base in self.stored_inputs(table):
                 partitions = draft.partitions(base)
                 keys = (
@@ -328,7 +353,29 @@ class Models:
                     else sorted(partitions)
                 )
                 parts += [f"{key}:{partitions[key].content}" for key in keys if key in partitions]
-        return digest(parts)
+        return digest(parts)[:HALF]
+
+    def _unchanged(self, draft: Draft, statement: Statement) -> Callable[[date], bool]:
+        """Tells of a day whether all that a statement reads for it is as it was published: then the
+        second half of its fingerprint is, too, and a year of days need not be hashed again.
+        """
+        spans: list[tuple[float, set[int]]] = []  # days looked back on, and those that changed
+        for table in statement.inputs:
+            back: float = statement.look_back.get(table, 0)
+            for base in self.stored_inputs(table):
+                changed = draft.changed(base)
+                if not changed:
+                    continue
+                if not (self.is_by_day(table) and self.is_by_day(base)):
+                    return lambda _: False
+                ordinals = {date.fromisoformat(key).toordinal() for key in changed if key}
+                spans.append((math.inf if back == ALL_DAYS else back, ordinals))
+
+        def is_as_published(day: date) -> bool:
+            at = day.toordinal()
+            return not any(at - back <= one <= at for back, changed in spans for one in changed)
+
+        return is_as_published
 
     @functools.cache  # noqa: B019
     def view_logic(self, table: str) -> str:
@@ -366,7 +413,11 @@ class Models:
             return sources | {table: model.sql}
         if table in MANIFESTS:
             return {table: self._manifest(draft, MANIFESTS[table], days)}
-        files = draft.files(table, days if self.is_by_day(table) else None)
+        if table in self.models and self.is_by_day(table):
+            asked = draft.days(table) if days is None else list(days)
+            files = packs.files(draft, table, asked, ", ".join(self.models[table].grain))
+        else:
+            files = draft.files(table, days if self.is_by_day(table) else None)
         return {table: self.rows_of(table, files) if files else self.empty(table)}
 
     def rows_of(self, table: str, files: Sequence[Path | str], *, by_path: bool = False) -> str:
@@ -429,7 +480,10 @@ class Models:
                     if name == model.name
                     else self.types(name)
                 )
-                self._scratch.execute(f"create or replace view {name} as {empty_select(kinds)}")
+                if name not in self._standing:
+                    self._scratch.execute(f"create or replace view {name} as {empty_select(kinds)}")
+                if name != model.name:  # whose own types are known only now
+                    self._standing.add(name)
             text = re.sub(r"\$([a-z_]+)", _typed_null, re.sub(r"--.*", "", model.sql))
             described = self._scratch.sql(f"describe {text}").fetchall()
         except duckdb.Error as error:
@@ -568,13 +622,29 @@ class Models:
             WHOLE if day is None else str(day) for day in wanted
         }:
             draft.drop(model.name, date.fromisoformat(key) if key else None)
+        self._check_parameters(model, dict(settings) | clock.parameters(clock.today))
+        is_unchanged = self._unchanged(draft, model)
+        published = draft.published.tables.get(model.name, {}) if draft.published else {}
+        is_apart = model.name not in model.inputs
+        has_begun = False  # to write: what reads its own days before reads what is new
         for day in wanted:
             values = dict(settings) | clock.parameters(day)
-            self._check_parameters(model, values)
-            mark = self.fingerprint(draft, model, day, values, clock)
-            known = draft.partitions(model.name).get(WHOLE if day is None else str(day))
-            if known is not None and known.fingerprint == mark and not force(day):
+            key = WHOLE if day is None else str(day)
+            known = draft.partitions(model.name).get(key)
+            said = self._said(model, values)
+            is_known = known is not None and known.fingerprint.startswith(said) and not force(day)
+            if (
+                is_known
+                and day is not None
+                and published.get(key) == known
+                and (is_apart or not has_begun)
+                and is_unchanged(day)
+            ):
                 continue
+            mark = said + self._content_read(draft, model, day, clock, of_days=True)
+            if is_known and known is not None and known.fingerprint == mark:
+                continue
+            has_begun = True
             sources: dict[str, str] = {}
             for table in model.inputs:
                 window = self.window(draft, model, table, day, clock)

@@ -21,7 +21,7 @@ import pyarrow as pa
 from assets import decisions, erasure, playground
 from exports import files as export_files
 from exports.alerts import outbox
-from pipelines import restatements, warehouse
+from pipelines import packs, restatements, warehouse
 from pipelines.bucket_store import open_store
 from pipelines.calendar import Clock, utc_now
 from pipelines.models import Built, Checked, Models, Step
@@ -100,6 +100,7 @@ class Night:
             try:
                 snapshot = store.snapshot()
                 store.sweep(snapshot)
+                packs.sweep(store, snapshot)
                 spool = stack.enter_context(store.spool())
                 draft = Draft(store, spool, self.models.bind, snapshot)
                 stack.callback(draft.close)
@@ -309,8 +310,8 @@ class Night:
         store, snapshot = draft.store, draft.published
         if snapshot is None:
             return
-        is_old = warehouse.published_id(store) != snapshot.snapshot_id
-        if is_news or is_old or self._erasures:
+        is_due = is_news or bool(self._erasures)
+        if is_due or warehouse.published_id(store) != snapshot.snapshot_id:
             yield Started("warehouse")
             # a copy of the old file, mended, would still hold what was taken out of it
             warehouse.build(store, snapshot, self.models, anew=bool(self._erasures))

@@ -2,7 +2,7 @@
 usage of local days.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import date, datetime, time, timedelta
 from typing import Any
@@ -54,15 +54,58 @@ class Reader:
         self.connection = connection
         self.store = store
 
-    def reach(self, sql: str) -> None:
-        """Sees to it that what a select reads is on this machine."""
-        if not self.store.reads_in_place:
-            self.store.reach(objects_read(self.connection, sql))
+    def reach(self, sql: str, days: Collection[date] | None = None) -> None:
+        """Sees to it that what a select reads is on this machine; `days`: those that it asks
+        requests of, by `usage_date`.
+        """
+        if self.store.reads_in_place:
+            return
+        paths = objects_read(self.connection, sql)
+        if days is not None:
+            other = {
+                path
+                for path in paths
+                if path.startswith("raw/requests/")
+                and not path.startswith(tuple(f"raw/requests/usage_date={day}/" for day in days))
+            }
+            paths -= other - objects_read(self.connection, sql, whole=False)
+        self.store.reach(paths)
+
+    def request(self, request_id: str) -> list[dict[str, Any]]:
+        """The row of `marts.requests` with this id: one for each gateway that has such a request.
+
+        The id index says on which days to look. Where it knows nothing, every day is looked at: it
+        may be of another DuckDB, whose hash() is another.
+        """
+        sql = "select * from marts.requests where request_id = $id"
+        if days := self._days_of(request_id):
+            narrow = f"{sql} and usage_date in ({', '.join(quote(str(day)) for day in days)})"
+            self.reach(narrow, days)
+            if found := self._fetch(narrow, {"id": request_id}):
+                return found
+        return self.rows(sql, id=request_id)
+
+    def _days_of(self, request_id: str) -> list[date]:
+        """The days on which the id index knows a request."""
+        hashes = self.rows(
+            "select distinct hash(gateway, $id) as id_hash from staging.request_hours",
+            id=request_id,
+        )
+        if not hashes:
+            return []
+        known = ", ".join(str(row["id_hash"]) for row in hashes)  # in the text: files are left out
+        found = self.rows(
+            f"select distinct usage_date from staging.request_ids where id_hash in ({known})"
+        )
+        return [row["usage_date"] for row in found]
 
     def rows(self, sql: str, **parameters: Any) -> list[dict[str, Any]]:
         """The rows of a select, as dicts by column."""
         self.reach(sql)
-        result = self.connection.execute(sql, parameters or None)
+        return self._fetch(sql, parameters)
+
+    def _fetch(self, sql: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+        result = self.connection.execute(sql, dict(parameters) or None)
         names = [column[0] for column in result.description or []]
         return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
 

@@ -627,6 +627,12 @@ class Draft:
     def partitions(self, table: str) -> dict[str, Partition]:
         return self.tables.get(table, {})
 
+    def changed(self, table: str) -> set[str]:
+        """The partitions of a table that are not as they were published."""
+        now = self.partitions(table)
+        before = self.published.tables.get(table, {}) if self.published else {}
+        return {key for key in now.keys() | before.keys() if now.get(key) != before.get(key)}
+
     def days(self, table: str) -> list[date]:
         """The days a day-partitioned table has, ascending."""
         keys = tuple(self.partitions(table))
@@ -778,6 +784,11 @@ class Draft:
         """One more bench, for another thread."""
         self._workers.append(Workbench(connect(self.spool, memory_limit="1GB")))
         return self._workers[-1]
+
+    @cached_property
+    def packing(self) -> Workbench:
+        """A bench for what is made while all others work."""
+        return self.new_bench()
 
     def close(self) -> None:
         """Lets go of the engine; what was drafted stays on disk until it is swept."""

@@ -326,7 +326,8 @@ def _entries(store: Store, snapshot: Snapshot, models: Models) -> Iterator[Entry
     for table, shape in models.raw.items():
         kind = "table" if table.startswith(("ops.", "marts.")) else "view"
         columns = {name: text for name, (_, text) in shape.columns.items()}
-        whole, parts = _rows(store, snapshot, models, table, by_path=table == "raw.requests")
+        by_path = table in ("raw.requests", "staging.request_ids")
+        whole, parts = _rows(store, snapshot, models, table, by_path=by_path)
         if kind == "view" or not shape.by_day:
             parts = {}
         comments = _comments(kind, table, shape.description, columns)

@@ -1,5 +1,6 @@
 """What every test may use: a model run on rows, and a house of one's own in a temporary folder."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from pathlib import Path
@@ -11,8 +12,8 @@ from pipelines.calendar import Clock
 from pipelines.contents import raw_tables
 from pipelines.models import Models, Statement, empty_select
 from pipelines.settings import Settings
-from pipelines.store import connect
 from tests import buckets
+from tests.houses import rolled_back
 
 SHARED = Path(__file__).parents[2] / "shared"
 Rows = Sequence[Mapping[str, Any]]
@@ -44,32 +45,35 @@ def run_model(models: Models) -> Callable[..., list[dict[str, Any]]]:
         stored, views = looked_through(models, statement, inputs)
         unknown = set(inputs) - set(stored)
         assert not unknown, f"{table} does not read {unknown}"
-        connection = connect()
-        for name in stored:
-            types = models.types(name)
-            connection.execute(f"create table {name} as {empty_select(types)}")
-            for row in inputs.get(name, []):
-                missing = set(row) - set(types)
-                assert not missing, f"{name} has no column {missing}"
-                columns = ", ".join(row)
-                marks = ", ".join("?" for _ in row)
-                connection.execute(
-                    f"insert into {name} ({columns}) values ({marks})", list(row.values())
-                )
-        for name in views:
-            connection.execute(f"create view {name} as {models.models[name].sql}")
-        end = as_of or datetime.combine(day or date(2026, 11, 20), datetime.min.time())
-        clock = Clock(as_of=end, arrived_at=end) if as_of else Clock.at(day=day or end.date())
-        values = Settings().parameters() | clock.parameters(day) | parameters
-        order = f" order by {', '.join(statement.grain)}" if statement.grain else ""
-        result = connection.execute(
-            f"select * from ({statement.sql}\n){order}",
-            {name: values[name] for name in statement.parameters},
-        )
-        names = [column[0] for column in result.description or []]
-        rows = [dict(zip(names, row, strict=True)) for row in result.fetchall()]
-        connection.close()
-        return rows
+        with rolled_back() as connection:
+            for name in stored:
+                types = models.types(name)
+                connection.execute(f"create table {name} as {empty_select(types)}")
+                alike: defaultdict[tuple[str, ...], list[Any]] = defaultdict(list)
+                for row in inputs.get(name, []):
+                    missing = set(row) - set(types)
+                    assert not missing, f"{name} has no column {missing}"
+                    alike[tuple(row)].append(list(row.values()))
+                for columns, rows in alike.items():
+                    marks = f"({', '.join('?' for _ in columns)})"
+                    for some in (rows[at : at + 100] for at in range(0, len(rows), 100)):
+                        connection.execute(
+                            f"insert into {name} ({', '.join(columns)}) "
+                            f"values {', '.join(marks for _ in some)}",
+                            [value for row in some for value in row],
+                        )
+            for name in views:
+                connection.execute(f"create view {name} as {models.models[name].sql}")
+            end = as_of or datetime.combine(day or date(2026, 11, 20), datetime.min.time())
+            clock = Clock(as_of=end, arrived_at=end) if as_of else Clock.at(day=day or end.date())
+            values = Settings().parameters() | clock.parameters(day) | parameters
+            order = f" order by {', '.join(statement.grain)}" if statement.grain else ""
+            result = connection.execute(
+                f"select * from ({statement.sql}\n){order}",
+                {name: values[name] for name in statement.parameters},
+            )
+            names = [column[0] for column in result.description or []]
+            return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
 
     return run
 

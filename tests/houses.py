@@ -26,7 +26,7 @@ from pipelines.calendar import Clock
 from pipelines.models import SQL, Checked, Models
 from pipelines.night import Event, Night
 from pipelines.settings import Settings, load
-from pipelines.store import Store, parquet_list, quote
+from pipelines.store import Store, connect, parquet_list, quote
 
 AS_OF = datetime(2026, 11, 21)
 CHECKOUT = Path(__file__).parents[1]
@@ -284,15 +284,14 @@ class House:
         for item in snapshot.objects():
             content = (self.root / item.path).read_bytes()
             assert hashlib.sha256(content).hexdigest() == item.sha256, item.path
-        connection = duckdb.connect()
-        for table, partitions in snapshot.tables.items():
-            if table.startswith("exports."):
-                continue
-            for partition in partitions.values():
-                files = [self.root / item.path for item in partition.objects]
-                options = ", hive_partitioning = false"
-                connection.execute(f"select count(*) from {parquet_list(files, options=options)}")
-        connection.close()
+        with engine() as connection:
+            for table, partitions in snapshot.tables.items():
+                if table.startswith("exports."):
+                    continue
+                for partition in partitions.values():
+                    files = [self.root / item.path for item in partition.objects]
+                    rows = parquet_list(files, options=", hive_partitioning = false")
+                    connection.execute(f"select count(*) from {rows}")
 
 
 REQUEST_MODELS = (
@@ -343,16 +342,47 @@ def environment(house: House) -> dict[str, str]:
 @contextmanager
 def published(root: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """`warehouse.duckdb`, attached read-only as an analyst would."""
-    connection = duckdb.connect()
-    try:
+    with engine() as connection:
         connection.execute("set TimeZone = 'UTC'")
         connection.execute(
             f"attach {quote(str(root / 'warehouse.duckdb'))} as warehouse (read_only)"
         )
-        connection.execute("use warehouse")
+        try:
+            connection.execute("use warehouse")
+            yield connection
+        finally:
+            connection.execute("use memory")
+            connection.execute("detach warehouse")
+
+
+_idle: list[duckdb.DuckDBPyConnection] = []
+
+
+@contextmanager
+def engine() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB of its own. To begin one takes 40 ms, which is most of what a test asks of it: so
+    they are used again, and whoever changes one changes it back.
+    """
+    connection = _idle.pop() if _idle else duckdb.connect()
+    try:
         yield connection
     finally:
-        connection.close()
+        _idle.append(connection)
+
+
+_benches: list[duckdb.DuckDBPyConnection] = []
+
+
+@contextmanager
+def rolled_back() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection as the store makes it, in a transaction that leaves nothing behind."""
+    connection = _benches.pop() if _benches else connect()
+    connection.execute("begin")
+    try:
+        yield connection
+    finally:
+        connection.execute("rollback")
+        _benches.append(connection)
 
 
 def failed_claims(events: Iterable[Event]) -> dict[str, str]:

@@ -57,7 +57,7 @@ def test_a_world_that_arrives_whole_is_what_the_contract_makes_of_it(
 
 
 @settings(
-    max_examples=10,
+    max_examples=5,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -204,6 +204,7 @@ FLOOR = {
     "object_store",
     "bucket_store",
     "store",
+    "packs",
     "reading",
     "sifting",
     "tabular",

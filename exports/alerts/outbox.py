@@ -21,12 +21,13 @@ from datetime import datetime, timedelta
 from types import ModuleType
 from typing import Any, Protocol
 
+import pyarrow.parquet as pq
 import tenacity
 
 from exports.alerts import Alert, Answer, Transition
 from pipelines.calendar import DAY, Clock, utc_now
 from pipelines.settings import Settings, SettingsError
-from pipelines.store import RawTable, Store, connect, parquet_list
+from pipelines.store import RawTable, Store
 
 TOLD_WITHIN = timedelta(hours=48)  # contract, "The clock"
 RETRIED_FOR = timedelta(days=7)  # after a week of failing nights a person must look
@@ -107,15 +108,7 @@ def published_alerts(store: Store) -> list[dict[str, Any]]:
     snapshot = store.snapshot()
     partitions = snapshot.tables.get("marts.budget_alerts", {}) if snapshot else {}
     files = store.local([item for part in partitions.values() for item in part.objects])
-    if not files:
-        return []
-    connection = connect()
-    try:
-        result = connection.execute(f"from {parquet_list(files)}")
-        names = [column[0] for column in result.description or []]
-        return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
-    finally:
-        connection.close()
+    return [row for file in files for row in pq.read_table(file, partitioning=None).to_pylist()]
 
 
 def arm(modules: Mapping[str, ModuleType], sections: Mapping[str, Any]) -> dict[str, Send]:

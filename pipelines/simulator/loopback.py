@@ -30,6 +30,9 @@ def server(application: ASGIApp) -> uvicorn.Server:
 @contextmanager
 def serving(application: ASGIApp, listening: socket.socket) -> Iterator[None]:
     """Serves on a socket that listens, in a thread. Raises OSError where it does not start."""
+    # else head and body of an answer come 40 ms apart: asyncio sees to it only where a socket says
+    # that it is TCP's
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     running = server(application)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()

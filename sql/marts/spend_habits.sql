@@ -12,16 +12,28 @@
 -- grain: usage_date, workspace_id?, scope, subject_id
 -- looks back: marts.daily_spend 365 days, marts.first_spends all days
 -- also for: tomorrow
-with judged as (
+with year_totals as materialized (
+    select
+        workspace_id,
+        scope,
+        subject_id,
+        cast(max(credits) filter (usage_date <= $history_until) as double) as biggest_day_of_year,
+        cast(max(credits) filter (usage_date <= $history_until and usage_date < $day - 1) as double)
+            as biggest_day_of_year_but_yesterday,
+    from marts.daily_spend
+    where usage_date between $day - 365 and $day
+    group by 1, 2, 3
+),
+
+judged as (
     select workspace_id, scope, subject_id, request_count, credits
     from marts.daily_spend
     where usage_date = $day
         and not $is_tomorrow
     union all
-    select distinct workspace_id, scope, subject_id, null, null
-    from marts.daily_spend
-    where usage_date between $day - 365 and $day
-        and $is_tomorrow
+    select workspace_id, scope, subject_id, null, null
+    from year_totals
+    where $is_tomorrow
 ),
 
 subjects as materialized (
@@ -61,30 +73,51 @@ spend as materialized (
 past as (
     select *
     from spend
-    where usage_date between $day - 100 and $history_until
+    where usage_date <= $history_until
+),
+
+totals as materialized (
+    select
+        subject,
+
+        -- The last eight weeks
+        count(*) filter (days_ago <= 56) as active_day_count,
+        count(*) filter (days_ago between 4 and 28) as wakeful_day_count,
+        median(log_credits) filter (days_ago <= 56) as middle_log_credits,
+        max(credits) filter (days_ago <= 56) as biggest_day,
+        max(credits) filter (days_ago between 2 and 56) as biggest_day_but_yesterday,
+        max(credits) filter (days_ago = 1) as yesterday_credits,
+        median(request_count) filter (days_ago <= 56) as usual_request_count,
+        median(credits / nullif(request_count, 0)) filter (days_ago <= 56)
+            as usual_credits_per_request,
+
+        -- What was usual before the slow growth that is looked for
+        quantile_cont(credits, 0.9) filter (days_ago between 22 and 84) as high_day_credits,
+        least(1.4826 * mad(log_credits) filter (days_ago between 22 and 84), 1.5)
+            as earlier_spread,
+
+        -- The same place of the month, in earlier months: the last three days counted from the end,
+        -- the first three from the start; the second biggest, so that one odd month does not count
+        (max(credits, 2) filter (
+            days_ago between 21 and 100
+            and (
+                (
+                    last_day($day) - $day <= 2
+                    and last_day(usage_date) - usage_date = last_day($day) - $day
+                )
+                or (day($day) <= 3 and day(usage_date) = day($day))
+            )
+        ))[2] as same_place_of_month_credits,
+    from past
+    group by 1
 ),
 
 -- The last eight weeks: level, weekdays, spread --------------------------------------------------
 
-recent as materialized (
+recent as (
     select *
     from past
     where days_ago <= 56
-),
-
-recent_totals as (
-    select
-        subject,
-        count(*) as active_day_count,
-        count(*) filter (days_ago between 4 and 28) as wakeful_day_count,
-        median(log_credits) as middle_log_credits,
-        max(credits) as biggest_day,
-        max(credits) filter (days_ago > 1) as biggest_day_but_yesterday,
-        max(credits) filter (days_ago = 1) as yesterday_credits,
-        median(request_count) as usual_request_count,
-        median(credits / nullif(request_count, 0)) as usual_credits_per_request,
-    from recent
-    group by 1
 ),
 
 weekdays as (
@@ -98,7 +131,7 @@ weekdays as (
             else 0
         end as weekday_factor,
     from recent
-    join recent_totals using (subject)
+    join totals using (subject)
     group by 1, 2
 ),
 
@@ -136,37 +169,6 @@ levels as (
     from shape
 ),
 
--- The last year and the last months --------------------------------------------------------------
-
-year_totals as (
-    select
-        workspace_id,
-        scope,
-        subject_id,
-        cast(max(credits) as double) as biggest_day_of_year,
-        cast(max(credits) filter (usage_date < $day - 1) as double)
-            as biggest_day_of_year_but_yesterday,
-    from marts.daily_spend
-    where usage_date between $day - 365 and $history_until
-    group by 1, 2, 3
-),
-
-month_places as (
-    -- the same place of the month, in earlier months: the last three days counted from the end,
-    -- the first three from the start; the second biggest, so that one odd month does not count
-    select subject, max(credits, 2)[2] as same_place_of_month_credits
-    from past
-    where days_ago between 21 and 100
-        and (
-            (
-                last_day($day) - $day <= 2
-                and last_day(usage_date) - usage_date = last_day($day) - $day
-            )
-            or (day($day) <= 3 and day(usage_date) = day($day))
-        )
-    group by 1
-),
-
 -- Slow growth: whole weeks, counted back from this day -------------------------------------------
 
 weeks as (
@@ -193,17 +195,6 @@ week_totals as (
         ) as best_week_credits,
     from weeks
     join births using (subject)
-    group by 1
-),
-
-months_before as (
-    -- what was usual before the growth that is looked for
-    select
-        subject,
-        quantile_cont(credits, 0.9) as high_day_credits,
-        least(1.4826 * mad(log_credits), 1.5) as earlier_spread,
-    from past
-    where days_ago between 22 and 84
     group by 1
 )
 
@@ -243,15 +234,13 @@ select
     usual_credits_per_request,                     -- median of the active days
 from subjects
 join births using (subject)
-left join recent_totals using (subject)
+left join totals using (subject)
 left join levels using (subject)
 left join year_totals
     on year_totals.workspace_id is not distinct from subjects.workspace_id
     and year_totals.scope = subjects.scope
     and year_totals.subject_id = subjects.subject_id
-left join month_places using (subject)
 left join week_totals using (subject)
-left join months_before using (subject)
 left join weekdays
     on weekdays.subject = subjects.subject
     and weekdays.weekday = isodow($day)

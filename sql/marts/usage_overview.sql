@@ -4,7 +4,7 @@
 -- Days are local to the workspace's zone; "today" is the local day that contains the microsecond
 -- before as-of.
 --
--- looks back: marts.usage_quarter_hourly 45 days
+-- looks back: staging.workspace_quarters 45 days
 -- grain: workspace_id?
 with workspaces as (
     select
@@ -23,7 +23,7 @@ with workspaces as (
         null::varchar as plan,
         null::decimal(18, 9) as monthly_allowance_credits,
         null::date as cycle_anchor_date,
-    from marts.usage_quarter_hourly
+    from staging.workspace_quarters
     where workspace_id is null or workspace_id not in (select workspace_id from staging.workspaces)
 ),
 
@@ -56,14 +56,10 @@ cycles as (
     from todays
 ),
 
-quarters as (  -- fewer rows before each is asked for its local day
-    select
-        workspace_id,
-        quarter_at,
-        sum(credits) as credits,
-    from marts.usage_quarter_hourly
+quarters as (
+    select workspace_id, quarter_at, credits
+    from staging.workspace_quarters
     where quarter_at < $as_of
-    group by 1, 2
 ),
 
 instants as (

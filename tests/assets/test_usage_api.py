@@ -21,7 +21,7 @@ from pipelines.night import Checked, Told
 from pipelines.settings import RequestSource, Settings, SettingsError, load
 from pipelines.simulator.usage_server import LocalUsage, faulty, request_row, serve, traffic
 from pipelines.store import Draft
-from tests.houses import CHECKOUT, House, published
+from tests.houses import CHECKOUT, House, published, request_models
 
 TOKEN = "inf_secret-0123456789"
 NOW = datetime(2026, 11, 20, 0, 30)
@@ -523,8 +523,11 @@ workspace_id = "ws_1"
 
 
 def a_house(folder: Path, local: LocalUsage, token: str = TOKEN) -> House:
+    models = request_models(
+        folder / "sql", "marts/usage_by_model", "checks/usage_api_totals__agree_with_what_landed"
+    )
     environment = {"METERHOUSE_REQUESTS_GATE_WAY_TOKEN": token}
-    return House(folder, settings=SETTINGS.format(url=local.url), environment=environment)
+    return House(folder, models, SETTINGS.format(url=local.url), environment)
 
 
 def test_a_night_warns_where_the_gateways_totals_are_not_what_landed(

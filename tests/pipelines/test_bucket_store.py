@@ -194,6 +194,23 @@ def test_only_what_a_query_reads_is_fetched(house: House, proxy: Proxy) -> None:
     assert [row["request_id"] for row in found] == [f"r{day}" for day in range(10, 13)]
 
 
+def test_of_one_request_only_its_day_is_fetched(house: House, proxy: Proxy) -> None:
+    for day in range(10, 14):
+        house.put(f"requests/{day}.jsonl", [request(f"r{day}", f"2026-11-{day}T10:00:00Z")])
+        house.night()
+    other = neighbour(house)
+
+    with published(other.store) as reader:
+        [row] = reader.request("r12")
+        stored = (other.root / "raw" / "requests").rglob("*.parquet")
+        fetched = {file.parent.name for file in stored if file.stat().st_size}
+        nothing = reader.request("r14")
+
+    assert row["request_id"] == "r12"
+    assert fetched == {"usage_date=2026-11-10", "usage_date=2026-11-12"}  # one tells the columns
+    assert nothing == []
+
+
 # ---- what is left behind --------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from pyarrow import parquet
 
+from pipelines import reader
 from pipelines.cli import main
 from tests.houses import House, furnish, request
 
@@ -202,6 +203,18 @@ def test_a_request_is_shown_with_the_line_it_was_read_from(house: House) -> None
     assert row["source_line"] == 2
     assert "late_evening" in shown.stdout
     assert "line 2" in shown.stdout
+
+
+def test_a_request_is_found_by_its_day_or_where_no_index_knows_it_among_all(house: House) -> None:
+    with reader.published(house.store) as published:
+        by_index = published.request("late_evening")
+        asked = []
+        published._days_of = lambda request_id: asked.append(request_id) or []  # type: ignore[method-assign]
+        among_all = published.request("late_evening")
+
+    assert len(by_index) == 1
+    assert by_index == among_all
+    assert asked == ["late_evening"]
 
 
 def test_tables_go_to_standard_output_and_csv_is_csv(house: House) -> None:

@@ -1,5 +1,6 @@
 """How an SQL file speaks: what is read out of it, and what is refused with its name."""
 
+import random
 from collections.abc import Callable
 from datetime import date, datetime
 from pathlib import Path
@@ -84,6 +85,8 @@ def test_everything_is_read_out_of_the_file(folder: Callable[..., Path]) -> None
         ("-- x\n-- grain: a\nselect 1 as a from raw.nothing", "which nothing makes"),
         ("-- x\n-- grain: a\nselect from from", "not one readable select"),
         ("-- x\n-- grain: a\n-- looks back: marts.y a week\nselect 1 as a", "should read"),
+        ("-- x\n-- grain: a\n-- each: hour\nselect 1 as a", "'each: hour' is not known; say 'day'"),
+        ("-- x\n-- grain: a\n-- kind: table\nselect 1 as a", "'kind: table' is not known"),
     ],
 )
 def test_a_file_the_house_can_not_use_is_named_with_the_reason(
@@ -152,6 +155,31 @@ def test_only_days_whose_inputs_changed_are_built_again(house: House) -> None:
     again = house.build(draft)
     assert again["marts.daily"] == [days[5]]
     assert again["marts.running"][0] == days[5]  # and those after it that see it
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_passed_over_is_what_would_not_be_built(house: House, seed: int) -> None:
+    rng = random.Random(seed)
+    as_of = datetime(2026, 11, 23)
+    clock = Clock(as_of=as_of, arrived_at=as_of)
+    draft = house.draft()
+    for _ in range(12):
+        for _ in range(rng.randint(0, 2)):
+            day = date(2026, 11, rng.randint(10, 22))
+            if rng.random() < 0.2:
+                draft.drop("raw.events", day)
+            else:
+                draft.append("raw.events", event(day.day, "a", rng.randint(1, 5)), day)
+        house.build(draft, as_of)
+        for model in house.models.order:
+            for key, partition in draft.partitions(model.name).items():
+                one = date.fromisoformat(key) if key else None
+                values = clock.parameters(one)
+                assert partition.fingerprint == house.models.fingerprint(
+                    draft, model, one, values, clock
+                ), f"{model.name} of {key}"
+        if rng.random() < 0.6:
+            draft.publish(as_of)
 
 
 def test_a_claim_about_each_day_looks_at_the_days_that_changed(

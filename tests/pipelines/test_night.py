@@ -143,12 +143,12 @@ def test_a_killed_night_leaves_the_tables_of_an_undisturbed_one(tmp_path: Path, 
     def kill(is_second: bool) -> int:
         folder = tmp_path / ("second" if is_second else "first")
         with nights(folder) as running:
-            return len(Trials(running, folder, is_second).run(seed, kills=25))
+            return len(Trials(running, folder, is_second).run(seed, kills=6))
 
     with ThreadPoolExecutor(2) as pool:
         died = list(pool.map(kill, [False, True]))
 
-    assert died == [25, 25]
+    assert died == [6, 6]
 
 
 def test_the_real_command_survives_a_kill(tmp_path: Path) -> None:

@@ -112,39 +112,27 @@ def test_a_reader_keeps_the_file_it_opened(furnished: House, tmp_path: Path) -> 
 
 def told(house: House) -> dict[str, object]:
     """All that the file tells: rows, comments, views and macros."""
-    names = [
-        f"{row['schema_name']}.{row['name']}"
-        for row in house.rows(
-            "select schema_name, table_name as name from duckdb_tables() "
-            "where database_name = 'warehouse' union all select schema_name, view_name "
+    with published(house.root) as connection:
+
+        def rows(sql: str) -> list[str]:
+            return sorted(map(str, connection.execute(sql).fetchall()))
+
+        names = connection.execute(
+            "select schema_name || '.' || table_name from duckdb_tables() "
+            "where database_name = 'warehouse' union all select schema_name || '.' || view_name "
             "from duckdb_views() where not internal and database_name = 'warehouse'"
-        )
-    ]
-    said: dict[str, object] = {
-        name: sorted(map(str, house.rows(f"select * from {name}"))) for name in names
-    }
-    for what in ("tables()", "views()", "columns()", "functions()"):
-        rows = house.rows(
-            f"select * from duckdb_{what} where not internal and database_name = 'warehouse'"
-        )
-        said[what] = sorted(
-            str(
-                {
-                    name: row.get(name)
-                    for name in (
-                        "schema_name",
-                        "table_name",
-                        "view_name",
-                        "function_name",
-                        "column_name",
-                        "data_type",
-                        "comment",
-                        "sql",
-                    )
-                }
+        ).fetchall()
+        said: dict[str, object] = {name: rows(f"select * from {name}") for (name,) in names}
+        for what, columns in (
+            ("tables()", "schema_name, table_name, comment, sql"),
+            ("views()", "schema_name, view_name, comment, sql"),
+            ("columns()", "schema_name, table_name, column_name, data_type, comment"),
+            ("functions()", "schema_name, function_name, comment"),
+        ):
+            said[what] = rows(
+                f"select {columns} from duckdb_{what} "
+                "where not internal and database_name = 'warehouse'"
             )
-            for row in rows
-        )
     return said
 
 
@@ -154,7 +142,7 @@ def test_night_after_night_it_is_what_it_would_be_made_anew(tmp_path: Path) -> N
     house.night()
     text = (house.folder / "landing" / "requests" / "2026-11-20.jsonl").read_text()
     sizes = []
-    for number, day in enumerate(("20", "19", "17", "20", "18")):
+    for number, day in enumerate(("20", "17", "20")):
         later = text.replace("leak_", f"more_{number}_").replace("2026-11-20", f"2026-11-{day}")
         house.put(f"requests/more-{number}.jsonl", later)
         house.night()
@@ -163,9 +151,13 @@ def test_night_after_night_it_is_what_it_would_be_made_anew(tmp_path: Path) -> N
         head = (house.root / "warehouse.duckdb").read_bytes()[:20]
         assert struct.unpack("<Q", head[12:20]) == (STORAGE_OF_1_4,)
 
-        assert house.run("publish").returncode == 0
+        snapshot = house.store.snapshot()
+        assert snapshot is not None
+        warehouse.build(house.store, snapshot, house.models, anew=True)
 
         assert told(house) == mended
+    assert house.run("publish").returncode == 0
+    assert told(house) == mended
     assert max(sizes) < 3 * min(sizes)
 
 

@@ -20,7 +20,7 @@ from pipelines.calendar import Clock
 from pipelines.contents import raw_tables
 from pipelines.models import Models
 from pipelines.settings import Settings
-from pipelines.store import connect
+from tests.houses import rolled_back
 
 TODAY = date(2026, 11, 20)
 NOON = datetime(2026, 11, 20, 12)
@@ -189,44 +189,46 @@ def answer(models: Models) -> Reconcile:
     def run(
         world: World, *, today: date = TODAY, is_checked: bool = False, **settings: object
     ) -> Answer:
-        connection = connect()
-        connection.execute("set threads = 1")  # a world is small, and planning is faster alone
-        tables = raw_tables()
-        stated = {
-            "raw.invoices": world.invoices,
-            "raw.stripe_charges": world.charges,
-            "raw.stripe_refunds": world.refunds,
-            "raw.stripe_disputes": world.disputes,
-            "raw.workspaces": [],
-        }
-        for name, rows in stated.items():
-            kinds = {column: kind for column, (kind, _) in tables[name].columns.items()}
-            connection.register("rows", tabular.arrow(rows, kinds))
-            connection.execute(f"create table {name} as from rows")
-        clock = Clock.at(day=today)
-        values = Settings().parameters() | clock.parameters() | settings
+        with rolled_back() as connection:
+            tables = raw_tables()
+            stated = {
+                "raw.invoices": world.invoices,
+                "raw.stripe_charges": world.charges,
+                "raw.stripe_refunds": world.refunds,
+                "raw.stripe_disputes": world.disputes,
+                "raw.workspaces": [],
+            }
+            for name, rows in stated.items():
+                kinds = {column: kind for column, (kind, _) in tables[name].columns.items()}
+                connection.register("rows", tabular.arrow(rows, kinds))
+                connection.execute(f"create table {name} as from rows")
+            clock = Clock.at(day=today)
+            values = Settings().parameters() | clock.parameters() | settings
 
-        def bound(parameters: Iterable[str]) -> dict[str, object]:
-            return {name: values[name] for name in parameters}
+            def bound(parameters: Iterable[str]) -> dict[str, object]:
+                return {name: values[name] for name in parameters}
 
-        for name in ("staging.workspaces", *CHAIN):
-            model = models.models[name]
-            connection.execute(f"create table {name} as {model.sql}", bound(model.parameters))
-            if name == "staging.charge_claims" and world.claims:
-                connection.register("rows", pa.Table.from_pylist(world.claims))
-                connection.execute(f"insert into {name} by name from rows")
-            if is_checked:
-                assert _repeated(connection, name, model.grain) == [], f"{name} repeats its grain"
-        judged = connection.sql("from marts.invoice_reconciliation").to_arrow_table().to_pylist()
-        roles = connection.sql("from marts.invoice_charges").to_arrow_table().to_pylist()
-        complaints = []
-        for name, claim in models.claims.items():
-            if is_checked and name.startswith(("invoice_reconciliation__", "invoices__")):
-                found = connection.sql(
-                    claim.sql, params=bound(claim.parameters) or None
-                ).to_arrow_table()
-                complaints += [row | {"check": name} for row in found.to_pylist()]
-        connection.close()
+            for name in ("staging.workspaces", *CHAIN):
+                model = models.models[name]
+                connection.execute(f"create table {name} as {model.sql}", bound(model.parameters))
+                if name == "staging.charge_claims" and world.claims:
+                    connection.register("rows", pa.Table.from_pylist(world.claims))
+                    connection.execute(f"insert into {name} by name from rows")
+                if is_checked:
+                    assert _repeated(connection, name, model.grain) == [], (
+                        f"{name} repeats its grain"
+                    )
+            judged = (
+                connection.sql("from marts.invoice_reconciliation").to_arrow_table().to_pylist()
+            )
+            roles = connection.sql("from marts.invoice_charges").to_arrow_table().to_pylist()
+            complaints = []
+            for name, claim in models.claims.items():
+                if is_checked and name.startswith(("invoice_reconciliation__", "invoices__")):
+                    found = connection.sql(
+                        claim.sql, params=bound(claim.parameters) or None
+                    ).to_arrow_table()
+                    complaints += [row | {"check": name} for row in found.to_pylist()]
         return Answer(
             {row["item_id"]: row for row in judged},
             {
@@ -744,10 +746,10 @@ def test_money_is_told_in_major_units_of_its_currency(
 
 
 def test_the_exponents_of_the_sql_are_those_of_the_exports_reader(models: Models) -> None:
-    connection = connect()
+    with rolled_back() as connection:
+        currencies = connection.sql(models.models["staging.currencies"].sql).fetchall()
 
-    assert dict(connection.sql(models.models["staging.currencies"].sql).fetchall()) == dict(PLACES)
-    connection.close()
+    assert dict(currencies) == dict(PLACES)
 
 
 # ---- the claims, each broken on purpose ---------------------------------------------------

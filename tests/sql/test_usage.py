@@ -144,3 +144,21 @@ def test_each_view_sums_to_the_last_decimal(
     found = run_model(table, {"marts.usage_quarter_hourly": inputs}, day=DAY)
 
     assert {(row["workspace_id"], row[key]): row["credits"] for row in found} == oracle
+
+
+def test_a_workspaces_quarter_is_the_sum_of_its_keys_and_models(run_model: Run) -> None:
+    later = NOON + timedelta(minutes=15)
+    inputs = [
+        quarter(credits=Decimal("0.000000001")),
+        quarter(api_key_id="key_2", model="other", credits=Decimal(2)),
+        quarter(quarter_at=later, credits=Decimal(3)),
+        quarter(workspace_id=None, credits=Decimal(4)),
+    ]
+
+    rows = run_model("staging.workspace_quarters", {"marts.usage_quarter_hourly": inputs}, day=DAY)
+
+    assert {(row["workspace_id"], row["quarter_at"]): row["credits"] for row in rows} == {
+        ("ws_1", NOON): Decimal("2.000000001"),
+        ("ws_1", later): Decimal(3),
+        (None, NOON): Decimal(4),
+    }

@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-from tests.sql.makers import quarter
-
 Run = Callable[..., list[dict[str, Any]]]
 AS_OF = datetime(2026, 11, 20, 12)  # a Friday
 
@@ -26,14 +24,20 @@ def workspace(**stated: Any) -> dict[str, Any]:
     } | stated
 
 
+def quarter(at: datetime, credits: int, workspace_id: str | None = "ws_1") -> dict[str, Any]:
+    return {
+        "usage_date": at.date(),
+        "workspace_id": workspace_id,
+        "quarter_at": at,
+        "credits": Decimal(credits),
+    }
+
+
 def overview(
     run_model: Run, usage: dict[datetime, int], as_of: datetime = AS_OF, **stated: Any
 ) -> dict[str, Any]:
-    rows = [
-        quarter(quarter_at=at, usage_date=at.date(), credits=Decimal(credits))
-        for at, credits in usage.items()
-    ]
-    inputs = {"marts.usage_quarter_hourly": rows, "staging.workspaces": [workspace(**stated)]}
+    rows = [quarter(at, credits) for at, credits in usage.items()]
+    inputs = {"staging.workspace_quarters": rows, "staging.workspaces": [workspace(**stated)]}
     [row] = run_model("marts.usage_overview", inputs, as_of=as_of)
     return row
 
@@ -111,11 +115,7 @@ def test_an_allowance_that_is_used_up_ran_out_today_and_none_never_does(run_mode
 def test_usage_of_no_workspace_has_its_own_row(run_model: Run) -> None:
     rows = run_model(
         "marts.usage_overview",
-        {
-            "marts.usage_quarter_hourly": [
-                quarter(workspace_id=None, quarter_at=datetime(2026, 11, 20))
-            ]
-        },
+        {"staging.workspace_quarters": [quarter(datetime(2026, 11, 20), 5, workspace_id=None)]},
         as_of=AS_OF,
     )
 
