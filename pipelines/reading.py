@@ -36,8 +36,8 @@ from pipelines.object_store import Changed, ObjectStoreError, RemoteObject, in_p
 from pipelines.settings import Limits
 from pipelines.store import connect, sha256_of
 
-CHUNK = 4 * 2**20
-PENDING_CHUNKS = 4
+CHUNK = 2**19  # of what is hashed and searched at once: it stays in the cache between the two
+PENDING_CHUNKS = 8
 NESTING_LIMIT = 512
 PARQUET = ".parquet"
 SUFFIXES = {".jsonl": "json", ".ndjson": "json", ".csv": "csv"}
