@@ -160,11 +160,20 @@ class Settings(Section):
 
     @property
     def root(self) -> Path:
-        """The folder of this machine in which DuckDB finds the tables."""
+        """The folder of this machine in which DuckDB finds the tables. Raises SettingsError for one
+        in which it can't.
+        """
         if self.warehouse.root.startswith("s3://"):
             name = hashlib.sha256(self.warehouse.root.rstrip("/").encode()).hexdigest()[:12]
-            return self.path(self.warehouse.cache) / name
-        return self.path(self.warehouse.root)
+            folder = self.path(self.warehouse.cache) / name
+        else:
+            folder = self.path(self.warehouse.root)
+        if "?" in str(folder):
+            raise SettingsError(
+                f"{folder} can't hold a warehouse: DuckDB cuts the names of its files at '?'. Name "
+                "another folder."
+            )
+        return folder
 
     @property
     def dagster_home(self) -> Path:

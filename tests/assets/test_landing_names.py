@@ -57,6 +57,20 @@ def test_a_marked_name_with_a_bad_line_loses_no_good_one(house: House) -> None:
     assert house.value("select location from ops.quarantine").endswith("/a[1].jsonl")
 
 
+@pytest.mark.parametrize("name", ["a [1]", "a*", "{a}", "it's"])
+def test_a_house_may_stand_in_a_folder_with_the_marks_of_a_pattern(
+    tmp_path: Path, some_models: Models, name: str
+) -> None:
+    (tmp_path / "a1").mkdir()
+    house = House(tmp_path / name, some_models)
+    house.put("requests/a.jsonl", [request("a")])
+    house.night()
+    house.put("requests/b.jsonl", [request("b"), request("a", credits_used="7")])
+    house.night()
+
+    assert ids(house) == ["a", "b"]
+
+
 def test_a_name_that_is_no_text_is_read_and_shown_with_a_stand_in(house: House) -> None:
     house.put(f"requests/{NO_TEXT}", [request("a"), "{"])
     house.put(f"requests/{NO_TEXT}.gz", jsonl([request("b")]))

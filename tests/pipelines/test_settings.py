@@ -121,3 +121,12 @@ def test_the_file_that_init_writes_is_readable_and_states_the_defaults(tmp_path:
     defaults = Settings()
     for section in ("warehouse", "directory", "invoices", "stripe", "reconciliation", "exports"):
         assert getattr(settings, section) == getattr(defaults, section)
+
+
+def test_a_root_in_which_duckdb_can_not_work_is_a_sentence(tmp_path: Path) -> None:
+    folder = tmp_path / "why?"
+    folder.mkdir()
+    (folder / "meterhouse.toml").write_text('[warehouse]\nroot = "data"\n')
+
+    with pytest.raises(SettingsError, match="at '\\?'"):
+        _ = load(folder / "meterhouse.toml", {}).root
