@@ -25,7 +25,6 @@ FORMAT = RequestFormat(
     fields={
         "request_id": IDENTIFIER,
         "endTime": COMPLETED,
-        "startTime": TEXT,
         "api_key": TEXT,
         "team_id": TEXT,
         "model": TEXT,

@@ -1101,7 +1101,8 @@ class Arrivals:
         self._begin()
 
     def _begin(self) -> None:
-        self.history = self.draft.files("staging.request_ids")
+        known = self.draft.partitions("staging.request_ids").values()
+        self.history = [item for partition in known for item in partition.objects]
         self.fresh: list[Path] = []
         self.rows = 0
 
@@ -1114,7 +1115,7 @@ class Arrivals:
 
     def settle(self) -> None:
         """Writes the contests that these records open."""
-        if self.fresh and _touched(self.draft, self.history, self.fresh):
+        if self.fresh and _touched(self.draft, self.draft.places(self.history), self.fresh):
             _settle(self.draft)
         self._begin()
 

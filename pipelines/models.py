@@ -11,12 +11,14 @@ import math
 import os
 import queue
 import re
+import stat
 import tempfile
 import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -350,7 +352,7 @@ class Models:
         statement = self.models.get(name) or self.claims[name]
         inputs = [self.models[table] for table in statement.inputs if table in self.models]
         views = [self.view_logic(model.name) for model in inputs if model.is_view]
-        return digest([duckdb.__version__, statement.logic, *views])
+        return digest([duckdb.__version__, statement.logic, dict(statement.look_back), *views])
 
     def _content_read(
         self, draft: Draft, statement: Statement, day: date | None, clock: Clock, *, of_days: bool
@@ -372,7 +374,8 @@ class Models:
 
     def _unchanged(self, draft: Draft, statement: Statement) -> Callable[[date], bool]:
         """Tells of a day whether all that a statement reads for it is as it was published: then the
-        second half of its fingerprint is, too, and a year of days need not be hashed again.
+        second half of its fingerprint is, too, and a year of days need not be hashed again. (Not of
+        what is written after the models: `marts.restatements`, `ops.nights`; no day reads these.)
         """
         spans: list[tuple[float, set[int]]] = []  # days looked back on, and those that changed
         for table in statement.inputs:
@@ -487,19 +490,23 @@ class Models:
         """The types of every model of the house itself, as another process has found them: to ask
         the engine takes each night half a second. A cache, safe to lose.
         """
-        parts = [[name, sorted(shape.columns.items())] for name, shape in self.raw.items()]
-        parts += [[name, model.logic] for name, model in self.models.items()]
         place = Path(tempfile.gettempdir()) / f"meterhouse-{os.getuid()}"
-        file = place / f"types-{digest([duckdb.__version__, *map(json.dumps, parts)])[:16]}.json"
-        try:
+        told_by = [duckdb.__version__, Path(__file__).read_bytes(), MANIFEST_COLUMNS]
+        shapes = [(name, shape.columns) for name, shape in self.raw.items()]
+        logic = [(name, model.logic) for name, model in self.models.items()]
+        file = place / f"types-{digest([told_by, shapes, logic])[:16]}.json"
+        with suppress(OSError, ValueError):  # there is none yet, or it is broken: made again
+            place.mkdir(mode=0o700, exist_ok=True)
+            about = place.lstat()
+            if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid():
+                raise PermissionError(f"{place} is somebody else's")
             kept: dict[str, dict[str, str]] = json.loads(file.read_text(encoding="utf-8"))
             if kept.keys() == self.models.keys():
                 return kept
-        except (OSError, ValueError):
-            pass  # there is none yet, or it is broken: it is made again
         found = {name: self._describe(name) for name in self.models}
-        place.mkdir(mode=0o700, exist_ok=True)
-        write_whole(file, json.dumps(found))
+        with suppress(OSError):
+            if place.lstat().st_uid == os.getuid():
+                write_whole(file, json.dumps(found))
         return found
 
     def _describe(self, table: str) -> dict[str, str]:

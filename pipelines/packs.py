@@ -32,9 +32,9 @@ def files(draft: Draft, table: str, days: Sequence[date], order: str) -> list[Pa
     """The files of these days of a table, ascending: a pack for each sixteen days that are asked
     for whole and lie behind the table's newest; `order`: of the rows in it.
     """
-    if len(days) <= DAYS:
-        return draft.files(table, days)
     known = draft.days(table)
+    if len(days) <= DAYS or not known:  # a view's days are not those of all it reads
+        return draft.files(table, days)
     whole, wanted = _blocks(known), _blocks(sorted(set(known) & set(days)))
     newest = known[-1].toordinal() // DAYS
     found: list[Path] = []
@@ -52,7 +52,7 @@ def sweep(store: Store, snapshot: Snapshot | None) -> None:
         partitions = snapshot.tables.get(folder.name, {}) if snapshot else {}
         days = [date.fromisoformat(key) for key in partitions if key]
         kept = {_name(partitions, some) for some in _blocks(days).values()}
-        for pack in folder.iterdir():
+        for pack in folder.glob("*.parquet*"):  # and what a killed night left of one
             if pack.name not in kept:
                 pack.unlink()
 

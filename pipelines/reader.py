@@ -94,9 +94,12 @@ class Reader:
         if not hashes:
             return []
         known = ", ".join(str(row["id_hash"]) for row in hashes)  # in the text: files are left out
-        found = self.rows(
-            f"select distinct usage_date from staging.request_ids where id_hash in ({known})"
-        )
+        try:
+            found = self.rows(
+                f"select distinct usage_date from staging.request_ids where id_hash in ({known})"
+            )
+        except duckdb.BinderException:  # a file of an earlier release: its index tells no days
+            return []
         return [row["usage_date"] for row in found]
 
     def rows(self, sql: str, **parameters: Any) -> list[dict[str, Any]]:

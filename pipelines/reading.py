@@ -517,6 +517,15 @@ class RequestFormat:
     # (draft, source, clock) → objects in the spool, where the source is no folder
     fetch: "Callable[..., Iterator[SpooledObject]] | None" = None
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for a field that no column is made of: the engine would not read it,
+        the careful path would, and of a bad one they would think differently.
+        """
+        sql = " ".join([*self.request.values(), self.rounded, self.refused])
+        for name in self.fields:
+            if not re.search(rf"\b{re.escape(name)}\b", sql):
+                raise ValueError(f"format {self.name}: nothing is made of the field '{name}'")
+
 
 # ---- objects --------------------------------------------------------------------------------
 

@@ -651,6 +651,10 @@ class Draft:
         partitions = self.partitions(table)
         keys = sorted(partitions) if days is None else [str(day) for day in days]
         items = [item for key in keys if key in partitions for item in partitions[key].objects]
+        return self.places(items)
+
+    def places(self, items: Sequence[StoredObject]) -> list[Path]:
+        """The files of some objects, drafted or published."""
         published = [item for item in items if item.path not in self.pending]
         found = dict(zip(published, self.store.local(published), strict=True))
         return [found.get(item) or self.pending[item.path] for item in items]

@@ -315,6 +315,17 @@ REQUEST_MODELS = (
 )
 
 
+# and from there to what is told of usage
+ROLL_UPS = (
+    "staging/members",
+    "marts/usage_by_model",
+    "marts/usage_by_key",
+    "marts/usage_by_member",
+    "marts/daily_spend",
+    "marts/first_spends",
+)
+
+
 def request_models(folder: Path, *more: str) -> Models:
     """The part of the house that request logs fall through: a night of it takes a third of a
     second. `more`: models to add, as `layer/name`.

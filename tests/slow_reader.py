@@ -213,7 +213,6 @@ USAGE_CSV = {
 SPEND_LOGS: dict[str, Read] = {
     "request_id": needed(text),
     "endTime": needed(instant),
-    "startTime": text,
     "api_key": text,
     "team_id": text,
     "model": text,

@@ -11,17 +11,9 @@ from hypothesis import strategies as st
 
 from pipelines.models import Models
 from tests.deliveries import WHOLE, Delivery, World, check
-from tests.houses import House, request_models
+from tests.houses import ROLL_UPS, House, request_models
 
 WORLDS = 3
-ROLL_UPS = (
-    "staging/members",
-    "marts/usage_by_model",
-    "marts/usage_by_key",
-    "marts/usage_by_member",
-    "marts/daily_spend",
-    "marts/first_spends",
-)
 
 
 @pytest.fixture(scope="module")

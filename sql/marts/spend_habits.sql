@@ -93,8 +93,10 @@ totals as materialized (
 
         -- What was usual before the slow growth that is looked for
         quantile_cont(credits, 0.9) filter (days_ago between 22 and 84) as high_day_credits,
-        least(1.4826 * mad(log_credits) filter (days_ago between 22 and 84), 1.5)
-            as earlier_spread,
+        case  -- least() passes nulls over
+            when count(*) filter (days_ago between 22 and 84) > 0
+            then least(1.4826 * mad(log_credits) filter (days_ago between 22 and 84), 1.5)
+        end as earlier_spread,
 
         -- The same place of the month, in earlier months: the last three days counted from the end,
         -- the first three from the start; the second biggest, so that one odd month does not count

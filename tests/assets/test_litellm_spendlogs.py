@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pipelines.night import Published
-from tests.houses import House, decimals, spend_log
+from tests.houses import House, decimals, jsonl, spend_log
 
 SETTINGS = """
 [warehouse]
@@ -197,6 +197,19 @@ def test_money_that_rounds_up_to_a_billion_credits_is_set_aside_alone(house: Hou
     assert {row["request_id"] for row in found} == {"before", "after"}
     [row] = house.rows("select line_number, reason from ops.quarantine")
     assert row == {"line_number": 2, "reason": "a value is out of range"}
+
+
+def test_a_field_that_nothing_is_made_of_may_be_anything_whoever_reads_it(house: House) -> None:
+    odd = spend_log("odd", startTime=[1])
+    twice = jsonl([spend_log("twice")]).replace("{", '{"startTime": 1, ', 1)
+    house.put("litellm/clean.jsonl", jsonl([odd]) + twice)
+    house.put("litellm/careful.jsonl", [odd, "{broken", spend_log("more")])
+
+    house.night(AS_OF)
+
+    found = house.rows("select request_id from staging.requests order by 1")
+    assert [row["request_id"] for row in found] == ["more", "odd", "twice"]
+    assert house.value("select count(*) from ops.quarantine") == 1
 
 
 def test_a_fallback_is_read_from_the_metadata(house: House) -> None:

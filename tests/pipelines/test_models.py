@@ -182,6 +182,23 @@ def test_what_is_passed_over_is_what_would_not_be_built(house: House, seed: int)
             draft.publish(as_of)
 
 
+def test_a_longer_look_back_is_other_logic(
+    tmp_path: Path, house: House, folder: Callable[..., Path]
+) -> None:
+    draft = house.draft()
+    days = [date(2026, 11, day) for day in range(10, 14)]
+    for day in days:
+        draft.append("raw.events", event(day.day, "a", 1), day)
+    house.build(draft)
+    draft.publish(datetime(2026, 11, 23))
+
+    longer = RUNNING.replace("marts.running 7 days", "marts.running 8 days")
+    logic = {"marts__daily": DAILY, "marts__running": longer, "marts__total": TOTAL}
+    house.models = Models(RAW, folder(**logic))
+
+    assert house.build(draft)["marts.running"] == days
+
+
 def test_a_claim_about_each_day_looks_at_the_days_that_changed(
     tmp_path: Path, folder: Callable[..., Path]
 ) -> None:

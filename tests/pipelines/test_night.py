@@ -33,12 +33,14 @@ from pipelines.store import StoreError, arrow_table
 from tests.houses import (
     AS_OF,
     CHECKOUT,
+    ROLL_UPS,
     House,
     command,
     environment,
     failed_claims,
     furnish,
     request,
+    request_models,
     spend_log,
     traffic,
     until_failure,
@@ -485,7 +487,7 @@ print("reads", reads)
 
 
 def test_a_reader_never_errs_and_never_sees_two_snapshots(tmp_path: Path) -> None:
-    house = House(tmp_path / "house")
+    house = House(tmp_path / "house", request_models(tmp_path / "sql", *ROLL_UPS))
     house.put("requests/0.jsonl", [*traffic(20, 6)])
     stop = tmp_path / "stop"
     published = {shown(house.night())}

@@ -11,7 +11,7 @@ import pytest
 
 from pipelines import packs
 from pipelines.store import Draft, Store, parquet_list
-from tests.houses import House, furnish
+from tests.houses import House, furnish, request, request_models
 
 TABLE = "marts.daily"
 FIRST = date(2026, 9, 1)
@@ -97,6 +97,19 @@ def test_a_day_that_changes_or_goes_makes_its_pack_anew_and_the_old_one_goes(dra
     packs.sweep(draft.store, draft.publish(datetime(2026, 11, 2)))
     assert kept(draft) & new
     assert not kept(draft) & old
+
+
+def test_a_table_of_a_view_that_has_no_day_at_all_is_no_hindrance(tmp_path: Path) -> None:
+    """No request has two records, so that nobody has won."""
+    house = House(tmp_path / "house", request_models(tmp_path / "sql"))
+    house.put("requests/a.jsonl", [request("a")])
+    house.night()
+    later = [request(f"r{n}", f"2026-10-{n:02}T10:00:00Z") for n in range(1, 19)]
+    house.put("requests/b.jsonl", later)
+
+    house.night()
+
+    assert house.value("select count(*) from marts.requests") == 19
 
 
 def test_a_house_answers_the_same_in_packs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipelines.reading import IDENTIFIER, RequestFormat
 from tests.landings import Landings
 
 # ---- what lines are made of: the text of a JSON value ---------------------------------------
@@ -185,3 +186,8 @@ def test_every_odd_value_alone_in_its_object_is_read_as_the_facts_say(
 @given(written=st.lists(lines(), min_size=1, max_size=8))
 def test_both_readers_accept_the_same_records(reading: Landings, written: list[str]) -> None:
     check(reading, written)
+
+
+def test_a_field_that_no_column_is_made_of_is_a_mistake_of_the_format() -> None:
+    with pytest.raises(ValueError, match="nothing is made of the field 'colour'"):
+        RequestFormat("log", {"id": IDENTIFIER, "colour": IDENTIFIER}, {"request_id": "id"})

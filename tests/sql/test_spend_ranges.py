@@ -129,6 +129,25 @@ def test_a_subject_is_born_once(run_model: Callable[..., Rows], workspace: str |
     assert [row["subject_id"] for row in rows] == ["key_2"]
 
 
+@pytest.mark.parametrize(("oldest", "spread"), [(21, 0), (90, None)])
+def test_a_subject_without_months_has_no_spread_of_them(
+    run_model: Callable[..., Rows], oldest: int, spread: int | None
+) -> None:
+    rows = [spend(TODAY - DAY * back, 1 + back % 3) for back in range(oldest + 1)]
+    births = [{name: rows[-1][name] for name in BIRTH}]
+
+    [habits] = run_model(
+        "marts.spend_habits",
+        {"marts.daily_spend": rows, "marts.first_spends": births},
+        day=TODAY,
+    )
+
+    if spread is None:
+        assert habits["earlier_spread"] > 0
+    else:
+        assert habits["earlier_spread"] == spread
+
+
 # ---- the rules ----------------------------------------------------------------------------------
 
 
