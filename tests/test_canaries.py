@@ -17,6 +17,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import duckdb
 import pytest
 
 from assets.requests import formats
+from pipelines.calendar import DAY, utc_now
 from pipelines.reading import (
     COMPLETED,
     CREDITS,
@@ -36,6 +38,7 @@ from pipelines.reading import (
     RequestFormat,
 )
 from pipelines.settings import Limits
+from pipelines.simulator.usage_server import LocalUsage, Row, serve, traffic
 from pipelines.store import quote
 from tests.houses import (
     House,
@@ -377,6 +380,41 @@ def test_nothing_is_left_in_the_spool(searched: Searched) -> None:
     left = [path for path in (searched.house.folder.parent / "tmp").rglob("*") if path.is_file()]
 
     assert left == []
+
+
+def test_what_the_gateway_answers_beside_what_is_kept_is_nowhere(tmp_path: Path) -> None:
+    """`GET /v1/usage`: good rows, and one that is set aside, each with more than was asked for."""
+    spool = tmp_path / "tmp"
+    spool.mkdir()
+    cage = Cage("usage_api")
+
+    yesterday = datetime.combine(utc_now().date() - DAY, datetime.min.time())
+    rows = traffic(yesterday, 9, timedelta(minutes=1))
+
+    def answer(page: list[Row]) -> list[Row]:
+        odd = rows[-1]["request_id"]
+        return [
+            row
+            | {name: cage() for name in PRIVATE}
+            | {cage(): cage.document()}
+            | ({"latency_ms": cage()} if row["request_id"] == odd else {})
+            for row in page
+        ]
+
+    with serve(LocalUsage("token", rows, answer=answer)) as local:
+        settings = SETTINGS.format(exports="out") + SOURCE.format("usage_api")
+        settings = settings.replace("landing/usage_api", local.url)
+        variables = {"TMPDIR": str(spool), "METERHOUSE_REQUESTS_USAGE_API_TOKEN": "token"}
+        house = House(tmp_path / "house", settings=settings, environment=variables)
+        said = [house.run("--debug", "nightly"), house.run("doctor"), house.run("status")]
+
+    assert said[0].returncode == 0, said[0].stderr
+    assert cage.count > 200
+    assert house.value("select count(*) from marts.requests") == 8
+    assert house.value("select count(*) from ops.quarantine") == 1
+    texts = search(house, house.folder, spool)
+    texts |= {f"said, {n}": (one.stdout + one.stderr).encode() for n, one in enumerate(said)}
+    assert [place for place, text in texts.items() if CANARY.encode() in text] == []
 
 
 def test_a_killed_night_leaves_them_in_its_spool_alone_until_the_next(tmp_path: Path) -> None:
