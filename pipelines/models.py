@@ -12,7 +12,6 @@ import os
 import queue
 import re
 import stat
-import tempfile
 import threading
 import time
 from collections import defaultdict, deque
@@ -490,13 +489,13 @@ class Models:
         """The types of every model of the house itself, as another process has found them: to ask
         the engine takes each night half a second. A cache, safe to lose.
         """
-        place = Path(tempfile.gettempdir()) / f"meterhouse-{os.getuid()}"
+        place = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "meterhouse"
         told_by = [duckdb.__version__, Path(__file__).read_bytes(), MANIFEST_COLUMNS]
         shapes = [(name, shape.columns) for name, shape in self.raw.items()]
         logic = [(name, model.logic) for name, model in self.models.items()]
         file = place / f"types-{digest([told_by, shapes, logic])[:16]}.json"
         with suppress(OSError, ValueError):  # there is none yet, or it is broken: made again
-            place.mkdir(mode=0o700, exist_ok=True)
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
             about = place.lstat()
             if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid():
                 raise PermissionError(f"{place} is somebody else's")
