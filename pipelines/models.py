@@ -11,7 +11,6 @@ import math
 import os
 import queue
 import re
-import stat
 import threading
 import time
 from collections import defaultdict, deque
@@ -489,22 +488,23 @@ class Models:
         """The types of every model of the house itself, as another process has found them: to ask
         the engine takes each night half a second. A cache, safe to lose.
         """
-        place = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "meterhouse"
         told_by = [duckdb.__version__, Path(__file__).read_bytes(), MANIFEST_COLUMNS]
         shapes = [(name, shape.columns) for name, shape in self.raw.items()]
         logic = [(name, model.logic) for name, model in self.models.items()]
-        file = place / f"types-{digest([told_by, shapes, logic])[:16]}.json"
-        with suppress(OSError, ValueError):  # there is none yet, or it is broken: made again
-            place.mkdir(mode=0o700, parents=True, exist_ok=True)
-            about = place.lstat()
-            if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid():
-                raise PermissionError(f"{place} is somebody else's")
-            kept: dict[str, dict[str, str]] = json.loads(file.read_text(encoding="utf-8"))
-            if kept.keys() == self.models.keys():
-                return kept
+        name = f"meterhouse/types-{digest([told_by, shapes, logic])[:16]}.json"
+        try:
+            file = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / name
+        except RuntimeError:  # nobody's home, as in some containers
+            file = None
+        if file is not None:
+            with suppress(OSError, ValueError):  # there is none yet, or it is broken: made again
+                kept: dict[str, dict[str, str]] = json.loads(file.read_text(encoding="utf-8"))
+                if kept.keys() == self.models.keys():
+                    return kept
         found = {name: self._describe(name) for name in self.models}
-        with suppress(OSError):
-            if place.lstat().st_uid == os.getuid():
+        if file is not None:
+            with suppress(OSError):  # a place that can't be written stops no night
+                file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 write_whole(file, json.dumps(found))
         return found
 

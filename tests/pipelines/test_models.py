@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.calendar import Clock
+from pipelines.contents import raw_tables
 from pipelines.models import ALL_DAYS, Built, ModelError, Models, read_statement
 from pipelines.store import Draft, RawTable, Store
 
@@ -266,3 +267,28 @@ def test_a_comment_is_not_logic(tmp_path: Path) -> None:
     commented.write_text(DAILY.replace("-- who", "-- whoever it was"))
 
     assert read_statement(plain, "a").logic == read_statement(commented, "a").logic
+
+
+def test_types_are_kept_for_the_next_process_and_made_again_where_they_are_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    table = "marts.daily_spend"
+    types = Models(raw_tables()).types(table)
+    [file] = (tmp_path / "meterhouse").iterdir()
+    whole = file.read_text()
+
+    file.write_text(whole.replace("DECIMAL(38,9)", "VARCHAR"))
+    assert Models(raw_tables()).types(table)["credits"] == "VARCHAR"  # it is what is read
+    file.write_text(whole[:-9])
+    assert Models(raw_tables()).types(table) == types
+    assert file.read_text() == whole
+
+
+@pytest.mark.parametrize("place", ["~nobody-of-that-name/cache", "/proc/none"])
+def test_a_place_where_types_can_not_be_kept_stops_nothing(
+    monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", place)
+
+    assert Models(raw_tables()).types("marts.daily_spend")["credits"] == "DECIMAL(38,9)"
