@@ -12,13 +12,14 @@ import json
 import logging
 import pkgutil
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from itertools import accumulate
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -57,6 +58,7 @@ from pipelines.store import (
 log = logging.getLogger("meterhouse.land")
 
 BATCH_BYTES = 256 * 2**20
+LONG = 64 * 2**20  # bytes of an object that is landed while it is looked at
 CAREFUL_ROWS = 100_000
 UNSETTLED_ROWS = 20_000_000  # whose ids are in memory at once, eight bytes each
 OBJECT_ROWS = 5_000_000  # about, in an object of raw.requests (house, invariant 2)
@@ -440,7 +442,7 @@ class Landing:
         )
 
     def run(self) -> None:
-        """Lands what is new, in batches of about 256 MiB."""
+        """Lands what is new, in batches of about 256 MiB; a long object by itself."""
         if self.format.fetch:
             self._land_fetched(self.format.fetch(self.draft, self.source, self.clock))
             return
@@ -458,7 +460,8 @@ class Landing:
         for index, item in enumerate(new):
             batch.append(item)
             size += item.size * (8 if item.packing else 1)
-            if size >= BATCH_BYTES or index == len(new) - 1:
+            follows = new[index + 1] if index + 1 < len(new) else None
+            if follows is None or size >= BATCH_BYTES or self._is_long(item, follows):
                 self._land_batch(batch)
                 log.info("landed %d of %d objects of %s", index + 1, len(new), self.source.name)
                 batch, size = [], 0
@@ -478,7 +481,11 @@ class Landing:
 
     def _land_batch(self, batch: list[SpooledObject]) -> None:
         fetch_all(batch, self.draft.spool)
-        self._read(batch)
+        ahead = None
+        if len(batch) == 1 and self._is_long(batch[0]):
+            ahead = self._read_and_land(batch[0])
+        else:
+            self._read(batch)
         still = [item for item in batch if item.is_still]
         moving = {item.location for item in batch} - {item.location for item in still}
         fresh = {
@@ -504,7 +511,11 @@ class Landing:
             groups.setdefault((header, item.is_plain), []).append(item)
         rows: list[dict[str, Any]] = []
         for (header, is_plain), objects in groups.items():
-            clean = self._land_clean(objects, header, is_plain, by_halves=header is not None)
+            clean = (
+                self._land_clean(objects, header, is_plain, by_halves=header is not None)
+                if ahead is None
+                else ahead
+            )
             rows += [
                 self._account(item, clean[item.sha256].rows, clean[item.sha256])
                 for item in objects
@@ -539,6 +550,41 @@ class Landing:
                 self.draft.remark(f"{why.rstrip('.')}: it is left for the next night.")
             if item.path.parent == self.draft.spool:
                 item.path.unlink(missing_ok=True)
+
+    def _read_and_land(self, item: SpooledObject) -> dict[str, "Landed"] | None:
+        """One pass over the bytes of a long object, while the engine lands it. Returns what landed,
+        or None where it is not known yet whether the engine can land it.
+
+        Its hash comes first, for it stands in every row. The engine is called off as soon as a line
+        is found that it may not be trusted with.
+        """
+        item.limits = self.limits
+        item.path = _plainly_named(item, self.draft.spool)
+        item.is_plain = True
+        work = Work(self.draft.connection)
+        landed = None
+        with (
+            suppress(FileNotFoundError),  # gone since it was listed: no longer still
+            ThreadPoolExecutor(1) as readers,
+            ThreadPoolExecutor(2) as scanners,
+        ):
+            reading = readers.submit(
+                read_through,
+                item,
+                self.scan,
+                self.draft.spool,
+                scanners,
+                hashes=False,
+                on_doubt=work.call_off,
+            )
+            item.sha256 = sha256_of(item.path)
+            if (self.source.gateway, item.sha256) not in self.seen.objects and work.begin():
+                try:
+                    landed = self._land_clean([item], None, True, reading=reading)
+                finally:
+                    work.end()
+            reading.result()
+        return landed if item.is_sound else None
 
     def _read(self, batch: list[SpooledObject]) -> None:
         """One pass over the bytes of each."""
@@ -666,10 +712,12 @@ class Landing:
         *,
         is_sifted: bool = False,
         by_halves: bool = True,
+        reading: Future[None] | None = None,
     ) -> dict[str, "Landed"]:
         """Lands objects together, strictly typed, in one statement; returns what landed of each,
         and nothing of one that does not add up. Where the statement raises, which does not say for
-        which object, they are tried by halves, or none lands.
+        which object, they are tried by halves, or none lands. `reading`: the pass over the bytes of
+        the only one, where it is not over yet.
         """
         if not objects:
             return {}
@@ -689,6 +737,7 @@ class Landing:
         )
         try:
             self.draft.copy(select, file, self._values(), options=REQUEST_FILES)
+            landed = self._landed(file)
         except (duckdb.Error, UnicodeDecodeError) as error:
             file.unlink(missing_ok=True)
             if header is None and isinstance(error, OUR_FAULT):
@@ -703,7 +752,11 @@ class Landing:
                     some, header, is_plain, is_sifted=is_sifted
                 ).items()
             }
-        landed = self._landed(file)
+        if reading:
+            reading.result()
+            if not objects[0].is_sound:
+                file.unlink()
+                return {}
         wholes = {item.sha256: Landed() for item in objects} | _wholes(landed)
         sound = [
             item
@@ -719,6 +772,13 @@ class Landing:
             return self._land_clean(again, header, is_plain, is_sifted=is_sifted)
         self._keep(file, landed)
         return wholes
+
+    def _is_long(self, *items: SpooledObject) -> bool:
+        """Whether one of them is such that the engine may begin with it before it was looked at."""
+        return any(
+            not item.packing and item.shape == "json" and item.size >= LONG and not item.trouble
+            for item in items
+        )
 
     def _reader(
         self,
@@ -1089,6 +1149,33 @@ def _wholes(parts: Iterable[Landed]) -> dict[str, Landed]:
 
 
 # ---- one request, several records -----------------------------------------------------------
+
+
+class Work:
+    """A statement of the engine that another thread may call off while it runs."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+        self._lock = Lock()
+        self._is_running = self._is_off = False
+
+    def begin(self) -> bool:
+        """Whether it may begin: it was not called off before."""
+        with self._lock:
+            self._is_running = not self._is_off
+            return self._is_running
+
+    def end(self) -> None:
+        """From here on nothing is interrupted."""
+        with self._lock:
+            self._is_running = False
+
+    def call_off(self) -> None:
+        """Has the engine raise where it is; one that has not begun doesn't begin."""
+        with self._lock:
+            self._is_off = True
+            if self._is_running:
+                self._connection.interrupt()
 
 
 class Arrivals:

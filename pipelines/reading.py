@@ -594,6 +594,11 @@ class SpooledObject:
             return False
         return (stat.st_size, stat.st_mtime_ns) == (self.size, self.modified_ns)
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing was found in it, so far, that keeps the engine from reading all of it."""
+        return not (self.doubtful or self.odd or self.refused) and self.is_plain
+
     def learn(self, scanned: "Scanned") -> None:
         """Takes in what was found in a part of it."""
         for lines, found in ((self.doubtful, scanned.doubtful), (self.odd, scanned.odd)):
@@ -648,15 +653,23 @@ def fetch_all(objects: Iterable[SpooledObject], spool: Path) -> None:
         in_parallel(lambda item: item.fetch(spool), remote)
 
 
-def read_through(spooled: SpooledObject, scan: "Scan", spool: Path, scanners: Executor) -> None:
+def read_through(
+    spooled: SpooledObject,
+    scan: "Scan",
+    spool: Path,
+    scanners: Executor,
+    *,
+    hashes: bool = True,
+    on_doubt: Callable[[], None] | None = None,
+) -> None:
     """One pass over the object's bytes: unpacks (with CRC) and hashes, while `scanners` count lines
     and look for what DuckDB reads wrongly.
 
     DuckDB checks no gzip CRC and passes JSON numbers through double (facts/landing.md), so both are
     seen to here. Sets `refused` where the bytes can't be trusted; the hash is then of the raw
-    bytes.
+    bytes. `on_doubt` is called once, as soon as the engine may not be trusted with all of it.
     """
-    hasher = hashlib.sha256()
+    hasher = hashlib.sha256() if hashes else None
     target = None
     source = spooled.path
     if spooled.packing:
@@ -665,9 +678,13 @@ def read_through(spooled: SpooledObject, scan: "Scan", spool: Path, scanners: Ex
     try:
         for chunk in scanned(_chunks(source, spooled.packing), scan, spooled, scanners):
             inflated += len(chunk)
+            if on_doubt and not spooled.is_sound:
+                on_doubt()
+                on_doubt = None
             if spooled.packing and not spooled.limits.allow(inflated, spooled.size):
                 raise ObjectRefused(f"unpacks to more than {inflated} bytes")
-            hasher.update(chunk)
+            if hasher:
+                hasher.update(chunk)
             if target is not None:
                 target.write(chunk)
     except (ObjectRefused, EOFError, igzip.BadGzipFile, NO_DEFLATE) as error:
@@ -680,8 +697,10 @@ def read_through(spooled: SpooledObject, scan: "Scan", spool: Path, scanners: Ex
     if target is not None:
         spooled.path = Path(target.name)
     # What rows look like as lines is ours: a Parquet file is known by its own bytes.
-    is_itself = spooled.packing != PARQUET
-    spooled.sha256 = hasher.hexdigest() if is_itself else sha256_of(source)
+    if spooled.packing == PARQUET:
+        spooled.sha256 = sha256_of(source)
+    elif hasher:
+        spooled.sha256 = hasher.hexdigest()
     if target is not None and spooled.remote is not None:
         source.unlink()
 

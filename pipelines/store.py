@@ -193,10 +193,18 @@ def quote(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+# Hashed at once: other threads of Python work meanwhile, and are waited for after each.
+HASH_BYTES = 4 * 2**20
+
+
 def sha256_of(path: Path) -> str:
     """The hash of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    hasher = hashlib.sha256()
+    piece = bytearray(min(path.stat().st_size, HASH_BYTES) + 1)
+    with path.open("rb", buffering=0) as file, memoryview(piece) as view:
+        while count := file.readinto(view):
+            hasher.update(view[:count])
+    return hasher.hexdigest()
 
 
 def sync(path: Path) -> None:

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
+from unittest.mock import patch
 
 from assets import requests
 from pipelines import contents
@@ -30,9 +31,9 @@ class Landings:
         )
         self.settings = Settings(folder=folder, requests=[source])
 
-    def land(self, objects: Mapping[str, bytes]) -> dict[str, Verdicts]:
+    def land(self, objects: Mapping[str, bytes], *, ahead: bool = False) -> dict[str, Verdicts]:
         """What became of each object's records, by its name; of equal ones, by the first. Asserts
-        that each record was accounted for.
+        that each record was accounted for. `ahead`: each is landed as a long one is.
         """
         for folder in (self.landing, self.spool, self.folder / "data"):
             shutil.rmtree(folder, ignore_errors=True)
@@ -41,7 +42,8 @@ class Landings:
         for name, content in objects.items():
             (self.landing / name).write_bytes(content)
         draft = Draft(Store(self.folder / "data"), self.spool, self.models.bind)
-        requests.land(draft, self.settings, Clock(as_of=NOW, arrived_at=NOW))
+        with patch.object(requests, "LONG", 0 if ahead else requests.LONG):
+            requests.land(draft, self.settings, Clock(as_of=NOW, arrived_at=NOW))
         accounts = draft.query(
             "select object_sha256, location, read_count, landed_count, folded_count, "
             "quarantined_count from raw.source_objects"

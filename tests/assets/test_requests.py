@@ -14,6 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from assets import requests as landing
@@ -251,13 +252,55 @@ def test_many_small_objects_land_together(house: House) -> None:
     assert len(partition.objects) == 1
 
 
+def test_a_long_object_lands_while_it_is_looked_at_whatever_is_found_late_in_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(landing, "LONG", 1 << 20)
+    good = [json.dumps(request(f"{number}", note="x" * 300)) for number in range(5_000)]
+    late = {"odd": request("late", credits_used="1.5"), "bad": {"request_id": "late"}, "fine": {}}
+    for name, line in late.items():
+        lines = [text.replace('"request_id": "', f'"request_id": "{name}/') for text in good]
+        lines.insert(4_990, json.dumps(line) if line else lines.pop())
+        house.put(f"requests/{name}.jsonl", "\n".join(lines) + "\n")
+    house.put("requests/small.jsonl", [request("small")])
+    house.put("requests/again.jsonl", (house.folder / "landing/requests/fine.jsonl").read_text())
+
+    house.night()
+
+    assert (
+        house.value("select count(*) from marts.requests") == 15_000 + 2
+    )  # the odd one and the small one
+    assert [row["line_number"] for row in house.rows("from ops.quarantine")] == [4_991]
+    assert "late" in {row["request_id"] for row in requests(house)}
+    accounts(house)
+
+
+def test_a_statement_is_called_off_while_it_runs_and_never_after() -> None:
+    connection = duckdb.connect()
+    work = landing.Work(connection)
+
+    assert work.begin()
+    caller = threading.Timer(0.2, work.call_off)
+    caller.start()
+    with pytest.raises(duckdb.InterruptException):
+        connection.execute("select count(*) from range(1e9::bigint) a, range(1e9::bigint) b")
+    work.end()
+    caller.join()
+    work.call_off()
+
+    assert connection.execute("select 1").fetchall() == [(1,)]
+    assert not work.begin()
+
+
 @pytest.mark.parametrize("line", ["", "not json"], ids=["clean", "careful"])
 @pytest.mark.parametrize("moment", ["hashed", "read"])
 @pytest.mark.parametrize("fate", ["grows", "vanishes"])
+@pytest.mark.parametrize("long", [landing.LONG, 0], ids=["short", "long"])
 def test_an_object_that_changes_while_it_is_read_is_left_for_the_next_night(
-    house: House, monkeypatch: pytest.MonkeyPatch, line: str, moment: str, fate: str
+    house: House, monkeypatch: pytest.MonkeyPatch, line: str, moment: str, fate: str, long: int
 ) -> None:
     """Nothing is kept of it: what would be kept is not what was hashed."""
+    monkeypatch.setattr(landing, "LONG", long)
     path = house.put("requests/a.jsonl", [request("a"), *filter(None, [line])])
     house.put("requests/b.jsonl", [request("b")])
 
@@ -271,8 +314,8 @@ def test_an_object_that_changes_while_it_is_read_is_left_for_the_next_night(
 
     hashes, copies = landing.read_through, Draft.copy
 
-    def read_through(*arguments: Any) -> None:
-        hashes(*arguments)
+    def read_through(*arguments: Any, **named: Any) -> None:
+        hashes(*arguments, **named)
         if moment == "hashed":
             change()
 
@@ -297,11 +340,15 @@ def test_an_object_that_changes_while_it_is_read_is_left_for_the_next_night(
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_every_record_stands_at_its_line_whatever_lies_beside_it(house: House, seed: int) -> None:
+def test_every_record_stands_at_its_line_whatever_lies_beside_it(
+    house: House, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
     """Objects of one batch share statements: plain ones, odd ones, such as only the careful path
     reads, of several days, with blank lines, a BOM, CRLF, no last line end, or nothing at all.
     """
     choice = random.Random(seed)
+    if seed % 2:  # each by itself, as a long one is
+        monkeypatch.setattr(landing, "LONG", 0)
     expected = {}
     kinds = ("plain", "blank", "crlf", "bom", "odd", "bad", "days", "no end")
     for number in range(8):
