@@ -502,22 +502,36 @@ class Store:
                 kept.add(path)
         removed = 0
         for layer in LAYERS:
-            top = str(self.root / layer)
-            for folder, _, files in os.walk(top):  # pathlib's takes seconds of a year
-                inside = f"{layer}{folder.removeprefix(top).replace(os.sep, '/')}/"
-                for name in files:
-                    if inside + name in kept:
-                        continue
-                    if OBJECT_PATH.fullmatch(inside + name):
-                        Path(folder, name).unlink()
-                        removed += 1
-                    elif name.endswith(".tmp") and name.startswith("."):
-                        # a journal's writer may have renamed it just now
-                        Path(folder, name).unlink(missing_ok=True)
+            for path in _files_under(str(self.root), layer):
+                if path in kept:
+                    continue
+                name = path.rpartition("/")[2]
+                if OBJECT_PATH.fullmatch(path):
+                    (self.root / path).unlink()
+                    removed += 1
+                elif name.endswith(".tmp") and name.startswith("."):
+                    # a journal's writer may have renamed it just now
+                    (self.root / path).unlink(missing_ok=True)
         return removed
 
 
 CORES = os.cpu_count() or 1
+
+
+def _files_under(top: str, folder: str) -> Iterator[str]:
+    """Every file under a folder of `top`, by its path from there; a link to a folder is not
+    followed. (Of a year of days, os.walk asks each folder three more questions.)
+    """
+    folders = [folder] if Path(top, folder).is_dir() else []
+    while folders:
+        folder = folders.pop()
+        with os.scandir(f"{top}/{folder}") as entries:
+            for entry in entries:
+                path = f"{folder}/{entry.name}"
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(path)
+                else:
+                    yield path
 
 
 def copy_parquet(

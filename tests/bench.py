@@ -103,6 +103,29 @@ cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 print(json.dumps({"wall": wall, "cpu": cpu, "rss": after.ru_maxrss * 1024}))
 """
 
+LANDING = """
+import json, resource, sys, time
+from datetime import date
+from pathlib import Path
+from pipelines import contents
+from pipelines.calendar import Clock
+from pipelines.night import Night, Started
+from pipelines.settings import load
+settings = load(Path("meterhouse.toml"), {})
+night = Night(
+    settings, Clock.at(day=date.fromisoformat(sys.argv[1])), contents.models(), contents.sources(),
+    {},
+)
+before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+events = night.run()
+while next(events) != Started("model"):
+    pass
+wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
+events.close()
+cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+print(json.dumps({"wall": wall, "cpu": cpu, "rss": after.ru_maxrss * 1024}))
+"""
+
 SETTINGS = """
 [warehouse]
 root = "data"
@@ -242,10 +265,15 @@ def engine(file: Path, folder: Path) -> Measured:
         f"copy (from read_json('{file}', columns = {{{columns}}})) to '{target}' "
         "(format parquet, compression zstd)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", FLOOR, statement], check=True, capture_output=True, text=True
-    )
+    done = itself(FLOOR, folder, statement)
     target.unlink()
+    return done
+
+
+def itself(script: str, folder: Path, *words: str) -> Measured:
+    """What a script says that it took, run in `folder`."""
+    command = [sys.executable, "-c", script, *words]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=folder)
     return Measured(**json.loads(done.stdout))
 
 
@@ -268,6 +296,8 @@ class Ids:
 
     def prepare(self, fresh: int) -> None:
         """400 files of 250,000 ids each, and one of `fresh` more, none of them among the others."""
+        if self.folder.exists():
+            return
         self.folder.mkdir()
         connection = duckdb.connect()
         connection.execute("set enable_progress_bar = false")
@@ -281,14 +311,7 @@ class Ids:
             )
 
     def check(self) -> Measured:
-        done = subprocess.run(
-            [sys.executable, "-c", ID_CHECK, str(self.folder)],
-            check=True,
-            capture_output=True,
-            text=True,
-            cwd=REPOSITORY,
-        )
-        return Measured(**json.loads(done.stdout))
+        return itself(ID_CHECK, REPOSITORY, str(self.folder))
 
 
 # ---- what arrives ---------------------------------------------------------------------------
@@ -345,6 +368,16 @@ def in_objects(file: Path, target: Path, lines: int) -> Path:
     return target
 
 
+# Where what arrives lies until it does.
+PLACES = {
+    "clean": "requests.jsonl",
+    "0.1 % duplicates": "twice.jsonl",
+    "0.1 % bad lines": "bad.jsonl",
+    "gzip": "packed.jsonl.gz",
+    f"{OBJECTS:,} objects": "objects",
+}
+
+
 # ---- rounds ---------------------------------------------------------------------------------
 
 
@@ -358,7 +391,12 @@ class Bench:
         self.house = folder / "house"
 
     def set_up(self, name: str, days: int, lines: int, worth: float = 1) -> None:
-        """A warehouse of some days before the day that is measured, built and put away."""
+        """A warehouse of some days before the day that is measured, built and put away; one that
+        lies there is taken as it is.
+        """
+        if (self.folder / name).exists():
+            return
+        shutil.rmtree(self.house, ignore_errors=True)
         landing = self.house / "landing" / "requests"
         landing.mkdir(parents=True)
         (self.house / "meterhouse.toml").write_text(SETTINGS, encoding="utf-8")
@@ -371,12 +409,21 @@ class Bench:
         """A night on a copy of a warehouse, when a file (or a folder of them) has arrived; and the
         empty night after it.
         """
+        self._arrives(name, arrives)
+        return night(self.house), night(self.house)
+
+    def landing(self, name: str, arrives: Path) -> Measured:
+        """The first part of such a night alone: until all that has arrived is landed, its ids held
+        against every other.
+        """
+        self._arrives(name, arrives)
+        return itself(LANDING, self.house, str(DAY))
+
+    def _arrives(self, name: str, arrives: Path) -> None:
         self.copy(name)
         landing = self.house / "landing" / "requests"
-        files = sorted(arrives.iterdir()) if arrives.is_dir() else [arrives]
-        for file in files:
+        for file in sorted(arrives.iterdir()) if arrives.is_dir() else [arrives]:
             os.link(file, landing / file.name)
-        return night(self.house), night(self.house)
 
     def copy(self, name: str) -> None:
         """Objects and logs never change where they lie, so those are linked."""
@@ -409,17 +456,22 @@ def compare(
 ) -> dict[str, list[Measured]]:
     """Everything in turn, `rounds` times; or `only` some of it."""
     bench, index = Bench(folder), Ids(folder / "ids")
+    places = {name: folder / place for name, place in PLACES.items()}
     say = functools.partial(print, file=sys.stderr, flush=True)
     arrivals: Mapping[str, Callable[[], Path]] = {
         "clean": lambda: file,
-        "0.1 % duplicates": lambda: rewritten(file, folder / "twice.jsonl", with_duplicates),
-        "0.1 % bad lines": lambda: rewritten(file, folder / "bad.jsonl", with_bad_lines),
-        "gzip": lambda: packed(file, folder / "packed.jsonl.gz"),
-        f"{OBJECTS:,} objects": lambda: in_objects(file, folder / "objects", lines),
+        "0.1 % duplicates": lambda: rewritten(file, places["0.1 % duplicates"], with_duplicates),
+        "0.1 % bad lines": lambda: rewritten(file, places["0.1 % bad lines"], with_bad_lines),
+        "gzip": lambda: packed(file, places["gzip"]),
+        f"{OBJECTS:,} objects": lambda: in_objects(file, places[f"{OBJECTS:,} objects"], lines),
     }
     histories = {f"{days} days before it": days for days in (SHORT_HISTORY, LONG_HISTORY)}
     say("setting up …")
-    arrived = {name: make() for name, make in arrivals.items() if not only or name in only}
+    arrived = {
+        name: places[name] if places[name].exists() else make()
+        for name, make in arrivals.items()
+        if not only or name in only
+    }
     bench.set_up("in use", 1, 1_000)
     for name, days in histories.items():
         if not only or name in only:
@@ -447,6 +499,7 @@ def compare(
         for name in histories:
             if (folder / name).exists():
                 keep("engine", engine(file, folder))
+                keep(f"landing, {name}", bench.landing(name, file))
                 keep(name, bench.nights(name, file)[0])
                 if name == list(histories)[-1]:
                     keep("one request found", run(bench.house, "request", first_request(file)))
@@ -477,6 +530,7 @@ def claims(middle: Mapping[str, Measured]) -> list[Claim]:
 
     clean, many = net("clean"), net(f"{OBJECTS:,} objects")
     short, long = (middle[f"{days} days before it"] for days in (SHORT_HISTORY, LONG_HISTORY))
+    landed = [middle[f"landing, {days} days before it"] for days in (SHORT_HISTORY, LONG_HISTORY)]
     check = middle["id check"]
     limits = {
         "a clean day ÷ the engine": (clean, 2.0),
@@ -489,6 +543,10 @@ def claims(middle: Mapping[str, Measured]) -> list[Claim]:
         f"the day in {OBJECTS:,} objects ÷ the day in one": (
             tuple(b / a for a, b in zip(clean, many, strict=True)),
             1.3,
+        ),
+        f"the day landed into {LONG_HISTORY} days ÷ into {SHORT_HISTORY}": (
+            (landed[1].wall / landed[0].wall, landed[1].cpu / landed[0].cpu),
+            1.1,
         ),
         f"the whole night into {LONG_HISTORY} days ÷ into {SHORT_HISTORY}": (
             (long.wall / short.wall, long.cpu / short.cpu),
@@ -508,7 +566,12 @@ def claims(middle: Mapping[str, Measured]) -> list[Claim]:
     return [
         *found,
         Claim(
-            f"seconds that {LONG_HISTORY} days of history add to {SHORT_HISTORY}",
+            f"seconds that {LONG_HISTORY} days add to landing into {SHORT_HISTORY}",
+            landed[1].wall - landed[0].wall,
+            1.0,
+        ),
+        Claim(
+            f"seconds that {LONG_HISTORY} days add to the whole night into {SHORT_HISTORY}",
             long.wall - short.wall,
             1.0,
         ),
@@ -562,8 +625,9 @@ A day's night is compared less the empty night; only where histories are compare
   thousandth is torn, or lacks its id, or states credits, an instant or tokens that are none.
 - **empty night**: the same command again, when nothing new has arrived.
 - **{SHORT_HISTORY} and {LONG_HISTORY} days before it**: the clean day, where so many days of
-  {HISTORY_LINES:,} requests have landed, each with every key. **One request found**: `meterhouse
-  request` in the longer of them.
+  {HISTORY_LINES:,} requests have landed, each with every key. **Landing**: the first part of that
+  night, from its begin until every record is accounted for and its id held against all others;
+  timed around that. **One request found**: `meterhouse request` in the longer of them.
 - **id check**: the ids of the day against an index of {IDS:,} others in {LONG_HISTORY} files.
 """
 
@@ -580,11 +644,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--only", nargs="*", help="measure these alone, by the names in the table; writes no page"
     )
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        help="a folder for what is set up, found there again by the next run of the same code",
+    )
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="meterhouse-bench-") as name:
-        folder = Path(name)
-        file = folder / "requests.jsonl"
-        generate(file, options.lines)
+        folder = (options.keep or Path(name)).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / PLACES["clean"]
+        if not file.exists():
+            generate(file, options.lines)
         load = os.getloadavg()[0]
         runs = compare(file, folder, options.lines, options.rounds, options.only or ())
         if options.only:
