@@ -221,7 +221,8 @@ class House:
         **options: Any,
     ) -> Iterator[Event]:
         settings = self.settings
-        if self.is_prepared and not settings.root.exists():
+        in_folder = settings.root == settings.place(settings.warehouse.root)
+        if self.is_prepared and in_folder and not settings.root.exists():
             settings.root.mkdir(parents=True)
             (settings.root / warehouse.NAME).write_bytes(unfurnished(models or self.models))
         yield from Night(
@@ -234,13 +235,18 @@ class House:
         ).run()
 
     def ask(self, *words: str, check: bool = False) -> subprocess.CompletedProcess[str]:
-        """A command in this process, which costs a tenth of one of its own. (A night's needs one of
-        its own, by `run()`: it goes through Dagster.)
+        """A command in this process: without the seconds that a process of its own takes to
+        begin.
         """
+        before = dict(os.environ)
         unset = {name: None for name in os.environ if name not in environment(self)}
-        result = CliRunner().invoke(
-            main, ["--config", str(self.config), *words], env=unset | environment(self)
-        )
+        try:
+            result = CliRunner().invoke(
+                main, ["--config", str(self.config), *words], env=unset | environment(self)
+            )
+        finally:  # a night states its own settings for Dagster
+            os.environ.clear()
+            os.environ.update(before)
         if check:
             assert result.exit_code == 0, result.output
         return subprocess.CompletedProcess(words, result.exit_code, result.stdout, result.stderr)

@@ -416,9 +416,9 @@ def test_what_is_missing_is_shown_as_unassigned(tmp_path: Path) -> None:
 
     for group in ("model", "key", "workspace"):
         days = ("--from", "2026-11-20", "--to", "2026-11-20")
-        shown = house.run("usage", "--group-by", group, *days, check=True).stdout
+        shown = house.ask("usage", "--group-by", group, *days, check=True).stdout
         assert "unassigned" in shown, shown
-    assert house.run("request", "a", check=True).stdout.count("unassigned") == 2
+    assert house.ask("request", "a", check=True).stdout.count("unassigned") == 2
 
 
 def test_what_the_directory_does_not_know_is_accepted_in_utc(tmp_path: Path) -> None:
@@ -436,7 +436,7 @@ def test_what_the_directory_does_not_know_is_accepted_in_utc(tmp_path: Path) -> 
     days = []
     for workspace in ("ws_known", "ws_unknown"):
         words = ("--group-by", "day", "--workspace", workspace, "--last", "7d", "--format", "json")
-        [row] = json.loads(house.run("usage", *words, check=True).stdout)
+        [row] = json.loads(house.ask("usage", *words, check=True).stdout)
         days.append(row["usage_date"])
     assert days == ["2026-11-20", "2026-11-19"]
 

@@ -83,10 +83,10 @@ def test_publish_mends_a_moved_root(furnished: House, tmp_path: Path) -> None:
     try:
         with published(moved.root) as connection, pytest.raises(duckdb.Error):
             connection.execute("select count(*) from marts.requests").fetchall()
-        said = moved.run("status")
+        said = moved.ask("status")
         assert said.returncode in (0, 1)
 
-        mended = moved.run("publish")
+        mended = moved.ask("publish")
 
         assert mended.returncode == 0, mended.stderr
         assert moved.value("select count(*) from marts.requests") == 60
@@ -156,7 +156,7 @@ def test_night_after_night_it_is_what_it_would_be_made_anew(tmp_path: Path) -> N
         warehouse.build(house.store, snapshot, house.models, anew=True)
 
         assert told(house) == mended
-    assert house.run("publish").returncode == 0
+    assert house.ask("publish").returncode == 0
     assert told(house) == mended
     assert max(sizes) < 3 * min(sizes)
 
