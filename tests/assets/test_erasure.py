@@ -459,7 +459,7 @@ def test_the_command_erases_and_says_what_is_left_to_do(tmp_path: Path) -> None:
     assert house.ask("erase", "member", ID).returncode == 1  # nobody said yes
     assert where_named(house, ID)
 
-    done = house.run("erase", "member", ID, "--yes", "--note", f"{NAME} asked for it", check=True)
+    done = house.ask("erase", "member", ID, "--yes", "--note", f"{NAME} asked for it", check=True)
 
     assert "Totals by day, model, key and member are as before: 2 requests, 5" in done.stdout
     for name in ("requests/a.jsonl", "directory/members.csv"):

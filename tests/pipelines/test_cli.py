@@ -75,7 +75,7 @@ def test_a_new_house_can_be_run_at_once(tmp_path: Path) -> None:
     new = House(tmp_path)
     new.put("requests/a.jsonl", [request("a"), request("b")])
 
-    said = new.run("nightly", "--date", "2026-11-20")
+    said = new.ask("nightly", "--date", "2026-11-20")
 
     assert said.returncode == 0, said.stderr
     assert "2 requests of 1 key on 1 day" in said.stdout

@@ -103,7 +103,7 @@ def test_a_second_night_changes_no_byte_and_sends_nothing(
         house.night(sinks=contents.sinks())
         before, sent, asked = house.bytes(), len(post.messages), len(stripe.requests)
         outside = {path: path.stat().st_mtime_ns for path in (house.root / "exports").rglob("*")}
-        second = house.run("nightly", "--as-of", "2026-11-21T00:00:00Z")
+        second = house.ask("nightly", "--as-of", "2026-11-21T00:00:00Z")
 
     assert second.returncode == 0, second.stderr
     assert "Nothing new" in second.stdout
