@@ -528,7 +528,8 @@ def shown(happened: list[Event]) -> tuple[str, str]:
 # ---- two at once ----------------------------------------------------------------------------
 
 
-def test_a_second_night_that_may_not_wait_leaves_with_a_sentence(house: House) -> None:
+def test_a_second_night_that_may_not_wait_leaves_with_a_sentence(tmp_path: Path) -> None:
+    house = House(tmp_path / "house", request_models(tmp_path / "sql"))
     house.put("requests/a.jsonl", [request()])
 
     with house.store.lock(), pytest.raises(StoreError, match="Another night is at work"):
