@@ -50,7 +50,7 @@ def read(house: House, objects: Mapping[str, Sequence[str]]) -> dict[str, Read]:
     house.night()
     found: list[Read] = [({}, {}) for _ in objects]
     for row in house.rows(
-        "select location, request_id, credits from raw.requests "
+        "select location, request_id, requests.credits from raw.requests "
         "join ops.source_objects on object_sha256 = source_object"
     ):
         found[int(Path(row["location"]).stem)][0][row["request_id"]] = row["credits"]
