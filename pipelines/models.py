@@ -17,18 +17,17 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from functools import partial
 from graphlib import CycleError, TopologicalSorter
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow.compute as pc
-import sqlglot
-from sqlglot import exp
 
 from pipelines import packs
 from pipelines.calendar import Clock
@@ -94,15 +93,47 @@ class Statement:
         return bool(self.parameters & DAY_PARAMETERS)
 
 
-def read_statement(path: Path, name: str) -> Statement:
-    """Parses one SQL file. Raises ModelError with the file's name and what is wrong."""
-    text = path.read_text(encoding="utf-8")
+@dataclass(frozen=True)
+class Parsed:
+    """What a parser is needed for: the tables that a text names with their layer, those it names
+    without one that are no CTE of it, and the columns that its select gives.
+    """
+
+    inputs: tuple[str, ...]
+    astray: tuple[str, ...]
+    columns: tuple[str, ...]
+
+
+@functools.cache
+def parse(text: str) -> Parsed:
+    """Parses one select. Raises ValueError with what is wrong."""
+    import sqlglot  # here, because it takes a while, and most processes read what is kept
+    from sqlglot import exp
+
     try:
         [tree] = [part for part in sqlglot.parse(text, dialect="duckdb") if part is not None]
     except (sqlglot.errors.SqlglotError, ValueError) as error:
-        raise ModelError(f"{path}: not one readable select: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"not one readable select: {str(error).splitlines()[0]}") from None
     if not isinstance(tree, exp.Query):
-        raise ModelError(f"{path}: a model is one select.")
+        raise ValueError("a model is one select.")
+    ctes = {cte.alias for cte in tree.find_all(exp.CTE)}
+    tables = list(tree.find_all(exp.Table))
+    return Parsed(
+        inputs=tuple(sorted({f"{table.db}.{table.name}" for table in tables if table.db})),
+        astray=tuple(table.name for table in tables if not table.db and table.name not in ctes),
+        columns=tuple(tree.named_selects),
+    )
+
+
+def read_statement(path: Path, name: str, parsed: Parsed | None = None) -> Statement:
+    """Reads one SQL file, `parsed` already or not. Raises ModelError with the file's name and what
+    is wrong.
+    """
+    text = path.read_text(encoding="utf-8")
+    try:
+        parsed = parsed or parse(text)
+    except ValueError as error:
+        raise ModelError(f"{path}: {error}") from None
     header: dict[str, str] = {}
     prose: list[str] = []
     for line in text.splitlines():
@@ -114,17 +145,14 @@ def read_statement(path: Path, name: str) -> Statement:
                 raise ModelError(f"{path}: '{found[1]}: {found[2]}' is not known; say '{word}'.")
         else:
             prose.append(line.removeprefix("--").strip())
-    ctes = {cte.alias for cte in tree.find_all(exp.CTE)}
-    inputs = sorted({f"{table.db}.{table.name}" for table in tree.find_all(exp.Table) if table.db})
-    for table in tree.find_all(exp.Table):
-        if not table.db and table.name and table.name not in ctes:
-            raise ModelError(f"{path}: '{table.name}' is no CTE; write a table with its layer.")
-    for named in inputs:
+    for table in filter(None, parsed.astray):
+        raise ModelError(f"{path}: '{table}' is no CTE; write a table with its layer.")
+    for named in parsed.inputs:
         if named.split(".")[0] not in LAYERS:
             raise ModelError(
                 f"{path}: '{named}' is in no layer of the house ({', '.join(LAYERS)})."
             )
-    columns = tuple(tree.named_selects)
+    columns = parsed.columns
     documentation = {}
     for line in text.splitlines():
         if not line.startswith("--") and (found := DOCUMENTED.search(line)) and found[1] in columns:
@@ -137,7 +165,7 @@ def read_statement(path: Path, name: str) -> Statement:
         name=name,
         sql=text,
         description=" ".join(" ".join(prose).split()),
-        inputs=tuple(inputs),
+        inputs=parsed.inputs,
         parameters=frozenset(re.findall(r"\$([a-z_]+)", re.sub(r"--.*", "", text))),
         look_back=dict(_look_back(path, header.get("looks back", ""))),
         columns=columns,
@@ -150,6 +178,56 @@ def read_statement(path: Path, name: str) -> Statement:
         each_day="each" in header,
         logic=re.sub(r"\s+", " ", re.sub(r"--.*", "", text)).strip(),
     )
+
+
+def kept_parses(paths: Sequence[Path]) -> dict[Path, Parsed]:
+    """What the parser says of the house's own files, as another process has found it: the parser
+    takes each command most of a second, its own import included. A cache, safe to lose. Nothing
+    where a file can't be parsed: whoever reads it says so.
+    """
+    texts = [path.read_text(encoding="utf-8") for path in paths]
+    told_by = [version("sqlglot"), Path(__file__).read_bytes()]
+    file = cached(f"statements-{digest([*told_by, *texts])[:16]}.json")
+    kept = recalled(file)
+    if len(kept) == len(paths):
+        with suppress(TypeError, KeyError):  # broken: made again
+            return {
+                path: Parsed(**{part: tuple(words) for part, words in kept[str(at)].items()})
+                for at, path in enumerate(paths)
+            }
+    try:
+        found = [parse(text) for text in texts]
+    except ValueError:
+        return {}
+    remember(file, {str(at): asdict(one) for at, one in enumerate(found)})
+    return dict(zip(paths, found, strict=True))
+
+
+def cached(name: str) -> Path | None:
+    """A file of the user's cache folder; None where nobody's home, as in some containers."""
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    except RuntimeError:
+        return None
+    return folder / "meterhouse" / name
+
+
+def recalled(file: Path | None) -> dict[str, Any]:
+    """What a file of the cache holds: nothing where there is none yet, or it is broken."""
+    if file is not None:
+        with suppress(OSError, ValueError):
+            found = json.loads(file.read_text(encoding="utf-8"))
+            if isinstance(found, dict):
+                return found
+    return {}
+
+
+def remember(file: Path | None, what: Mapping[str, Any]) -> None:
+    """Keeps it for the next process; a place that can't be written stops no night."""
+    if file is not None:
+        with suppress(OSError):
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_whole(file, json.dumps(what))
 
 
 def _look_back(path: Path, text: str) -> Iterator[tuple[str, int]]:
@@ -217,13 +295,15 @@ class Models:
         self._scratching = threading.RLock()
         self.models: dict[str, Statement] = {}
         self.claims: dict[str, Statement] = {}
-        for path in sorted(folder.glob("*/*.sql")):
+        paths = sorted(folder.glob("*/*.sql"))
+        parsed = kept_parses(paths) if folder == SQL else {}
+        for path in paths:
             layer = path.parent.name
             if layer == "checks":
-                self.claims[path.stem] = read_statement(path, path.stem)
+                self.claims[path.stem] = read_statement(path, path.stem, parsed.get(path))
             else:
                 name = f"{layer}.{path.stem}"
-                self.models[name] = read_statement(path, name)
+                self.models[name] = read_statement(path, name, parsed.get(path))
                 if not self.models[name].grain:
                     raise ModelError(f"{path}: says no grain ('-- grain: a, b').")
         for statement in (*self.models.values(), *self.claims.values()):
@@ -491,21 +571,12 @@ class Models:
         told_by = [duckdb.__version__, Path(__file__).read_bytes(), MANIFEST_COLUMNS]
         shapes = [(name, shape.columns) for name, shape in self.raw.items()]
         logic = [(name, model.logic) for name, model in self.models.items()]
-        name = f"meterhouse/types-{digest([told_by, shapes, logic])[:16]}.json"
-        try:
-            file = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / name
-        except RuntimeError:  # nobody's home, as in some containers
-            file = None
-        if file is not None:
-            with suppress(OSError, ValueError):  # there is none yet, or it is broken: made again
-                kept: dict[str, dict[str, str]] = json.loads(file.read_text(encoding="utf-8"))
-                if kept.keys() == self.models.keys():
-                    return kept
+        file = cached(f"types-{digest([told_by, shapes, logic])[:16]}.json")
+        kept: dict[str, dict[str, str]] = recalled(file)
+        if kept.keys() == self.models.keys():
+            return kept
         found = {name: self._describe(name) for name in self.models}
-        if file is not None:
-            with suppress(OSError):  # a place that can't be written stops no night
-                file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                write_whole(file, json.dumps(found))
+        remember(file, found)
         return found
 
     def _describe(self, table: str) -> dict[str, str]:

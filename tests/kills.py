@@ -99,6 +99,7 @@ def _die_in_a_night(order: Mapping[str, Any], report: Path) -> None:
         os.replace = around("replace", os.replace)
         os.fsync = around("fsync", os.fsync)
         house = House(Path(order["folder"]))
+        house.is_prepared = False  # it is killed while it makes it, too
         began = time.monotonic()
         event = around("event", lambda: None)
         sinks = {"told": _sink(house.folder / "told.jsonl", around)}

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from tests.houses import House, Line, csv, jsonl, request
+from tests.houses import ROLL_UPS, House, Line, csv, jsonl, request, request_models
 
 SEED = 20231116
 MODELS = {
@@ -61,7 +61,8 @@ def trace(shared: Path) -> list[Line]:
 def house(tmp_path_factory: pytest.TempPathFactory, trace: list[Line]) -> House:
     """The trace, delivered in about a hundred objects over three nights."""
     choice = random.Random(SEED)
-    house = House(tmp_path_factory.mktemp("azure") / "house")
+    folder = tmp_path_factory.mktemp("azure")
+    house = House(folder / "house", request_models(folder / "sql", *ROLL_UPS))
     lines = list(trace)
     choice.shuffle(lines)
     cuts = sorted(choice.sample(range(1, len(lines)), 79))

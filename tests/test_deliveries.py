@@ -13,7 +13,7 @@ from pipelines.models import Models
 from tests.deliveries import WHOLE, Delivery, World, check
 from tests.houses import ROLL_UPS, House, request_models
 
-WORLDS = 3
+WORLDS = 2
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_a_world_that_arrives_whole_is_what_the_contract_makes_of_it(
 
 
 @settings(
-    max_examples=5,
+    max_examples=3,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -24,7 +24,7 @@ from pipelines.calendar import utc_now
 from pipelines.models import Models
 from pipelines.reading import COMPLETED, CREDITS, FLOAT_MONEY, IDENTIFIER
 from pipelines.settings import Limits
-from tests.houses import House, Line, csv, jsonl, packed, request, request_models
+from tests.houses import ROLL_UPS, House, Line, csv, jsonl, packed, request, request_models
 
 SOURCE = '[[requests]]\nname = "{0}"\nformat = "{1}"\nlocation = "landing/{0}"\n'
 TWO_WAYS = SOURCE.format("alone", "canonical"), SOURCE.format("among", "canonical")
@@ -410,15 +410,15 @@ def test_a_key_model_or_status_that_is_missing_is_null(house: House, name: str) 
 
 
 def test_what_is_missing_is_shown_as_unassigned(tmp_path: Path) -> None:
-    house = House(tmp_path / "house")
+    house = House(tmp_path / "house", request_models(tmp_path / "sql", *ROLL_UPS))
     house.put("requests/a.jsonl", [request("a", workspace_id="", api_key_id=None, model=None)])
     house.night()
 
     for group in ("model", "key", "workspace"):
         days = ("--from", "2026-11-20", "--to", "2026-11-20")
-        shown = house.run("usage", "--group-by", group, *days, check=True).stdout
+        shown = house.ask("usage", "--group-by", group, *days, check=True).stdout
         assert "unassigned" in shown, shown
-    assert house.run("request", "a", check=True).stdout.count("unassigned") == 2
+    assert house.ask("request", "a", check=True).stdout.count("unassigned") == 2
 
 
 def test_what_the_directory_does_not_know_is_accepted_in_utc(tmp_path: Path) -> None:
@@ -436,7 +436,7 @@ def test_what_the_directory_does_not_know_is_accepted_in_utc(tmp_path: Path) -> 
     days = []
     for workspace in ("ws_known", "ws_unknown"):
         words = ("--group-by", "day", "--workspace", workspace, "--last", "7d", "--format", "json")
-        [row] = json.loads(house.run("usage", *words, check=True).stdout)
+        [row] = json.loads(house.ask("usage", *words, check=True).stdout)
         days.append(row["usage_date"])
     assert days == ["2026-11-20", "2026-11-19"]
 

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from pipelines.cli import main
 from pipelines.models import Models
-from tests.houses import House, csv, jsonl, request, request_models, spend_log
+from tests.houses import ROLL_UPS, House, csv, jsonl, request, request_models, spend_log
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_five_days_asked_one_by_one_are_the_five_days_asked_at_once(tmp_path: Pa
     requests and $701.39; five queries of a day each added up to 2,755 and $1,070.94. Each took in
     a neighbour; a single day was about twice what it was.
     """
-    house = House(tmp_path / "house")
+    house = House(tmp_path / "house", request_models(tmp_path / "sql", *ROLL_UPS))
     midnight = datetime(2026, 5, 28, 18, 30)  # 29 May in India
     step = timedelta(days=5) / 1831
     parts = shared_out(Decimal("70139"), 1831)  # credits, 100 to the dollar
@@ -280,7 +280,7 @@ def test_what_comes_late_opens_its_own_days_and_nothing_is_billed_again(tmp_path
     or everything is computed again. Here a line of last year touches its day alone, and what is
     read or built again changes nothing.
     """
-    house = House(tmp_path / "house")
+    house = House(tmp_path / "house", request_models(tmp_path / "sql", *ROLL_UPS))
     for day in (18, 19, 20):
         house.put(f"requests/{day}.jsonl", [request(f"r_{day}", f"2026-11-{day}T10:00:00Z")])
     house.night()
@@ -422,7 +422,7 @@ def test_a_key_that_many_share_pins_nothing_to_the_first_of_them(tmp_path: Path)
     """BerriAI/litellm#31441: of requests through one shared key each row took the user of the first
     one seen, alice, who was billed for all of them.
     """
-    house = House(tmp_path / "house")
+    house = House(tmp_path / "house", request_models(tmp_path / "sql", *ROLL_UPS))
     people = ("alice", "bob", "carol", "bob")
     house.put(
         "requests/a.jsonl",

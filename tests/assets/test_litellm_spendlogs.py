@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pipelines.night import Published
-from tests.houses import House, decimals, jsonl, spend_log
+from tests.houses import ROLL_UPS, House, decimals, jsonl, request_models, spend_log
 
 SETTINGS = """
 [warehouse]
@@ -73,7 +73,7 @@ def by_id(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def house(tmp_path: Path) -> House:
-    return House(tmp_path / "house", settings=SETTINGS)
+    return House(tmp_path / "house", request_models(tmp_path / "sql", *ROLL_UPS), SETTINGS)
 
 
 def test_the_real_spend_logs_come_to_the_last_decimal(house: House, shared: Path) -> None:
@@ -82,7 +82,7 @@ def test_the_real_spend_logs_come_to_the_last_decimal(house: House, shared: Path
     with gzip.open(packed, "rt", encoding="utf-8") as file:
         lines = list(file)
 
-    said = house.run("nightly", "--as-of", str(AS_OF))
+    said = house.ask("nightly", "--as-of", str(AS_OF))
 
     assert said.returncode == 0, said.stderr
     assert "1,200 requests of 21 keys" in said.stdout
@@ -227,7 +227,8 @@ def test_a_fallback_is_read_from_the_metadata(house: House) -> None:
 def test_a_workspace_comes_from_the_team_then_the_directory_then_the_source(
     tmp_path: Path,
 ) -> None:
-    house = House(tmp_path / "house", settings=SETTINGS + 'workspace_id = "ws_source"\n')
+    models = request_models(tmp_path / "sql", *ROLL_UPS)
+    house = House(tmp_path / "house", models, SETTINGS + 'workspace_id = "ws_source"\n')
     house.put("directory/keys.csv", "api_key_id,workspace_id,name\nkey_known,ws_directory,Bot\n")
     house.put(
         "litellm/a.jsonl",

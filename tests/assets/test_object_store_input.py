@@ -218,7 +218,7 @@ def test_doctor_says_what_to_mend(house: House, proxy: Proxy) -> None:
         "METERHOUSE_REQUESTS_GATEWAY_LOCATION": "s3://no-such-bucket/logs"
     }
 
-    done = house.run("doctor")
+    done = house.ask("doctor")
 
     assert done.returncode == 1
     assert "There is no bucket 'no-such-bucket'" in done.stdout

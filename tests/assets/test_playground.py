@@ -6,10 +6,21 @@ from typing import Any
 
 import pytest
 
+from pipelines.models import Models
 from pipelines.night import Built, Event, Told
 from pipelines.settings import SettingsError
 from tests.assets.test_erasure import erase, where_named
-from tests.houses import AS_OF, SETTINGS, House, Line, jsonl, request, until_failure
+from tests.houses import (
+    AS_OF,
+    ROLL_UPS,
+    SETTINGS,
+    House,
+    Line,
+    jsonl,
+    request,
+    request_models,
+    until_failure,
+)
 
 CANARY = "the heron stands in the reeds"
 ANSWER = "and waits for a fish"
@@ -32,7 +43,11 @@ def said(request_id: str, at: str = "2026-11-20T10:00:00Z", **stated: Any) -> Li
 
 @pytest.fixture
 def asking(tmp_path: Path) -> House:
-    return House(tmp_path / "house", settings=ASKING)
+    return House(tmp_path / "house", some_models(tmp_path), ASKING)
+
+
+def some_models(folder: Path) -> Models:
+    return request_models(folder / "sql", *ROLL_UPS, "marts/playground_history")
 
 
 def history(house: House) -> list[dict[str, Any]]:
@@ -44,7 +59,7 @@ def history_files(house: House) -> list[Path]:
 
 
 def test_nothing_that_was_said_reaches_the_disk_unless_asked_for(tmp_path: Path) -> None:
-    house = House(tmp_path / "house")
+    house = House(tmp_path / "house", some_models(tmp_path))
     house.put("requests/a.jsonl", [said("req_1")])
     house.night()
 

@@ -99,8 +99,8 @@ def test_a_renamed_object_is_found_by_what_is_in_it(house: House) -> None:
 def test_limits_are_settings_and_a_wider_one_takes_what_was_too_long(house: House) -> None:
     long = request("long", note="x" * 3000)
     house.put("requests/a.jsonl", [request("short"), long])
-    house.put("requests/b.jsonl.zst", packed(".zst", jsonl([request("b")]) + " " * (80 * 2**20)))
-    narrow = "\n[limits]\nline_bytes = 2048\n"
+    house.put("requests/b.jsonl.zst", packed(".zst", jsonl([request("b")]) + " " * 2**21))
+    narrow = "\n[limits]\nline_bytes = 2048\nunpacked_gib = 0.001\n"
     house.config.write_text(SETTINGS + narrow, encoding="utf-8")
     house.night()
     assert sorted(row["reason"] for row in house.rows("from ops.quarantine")) == [

@@ -570,8 +570,8 @@ def test_the_token_is_written_nowhere(
     local.token = "another"  # it answers that this token is unknown, and repeats it
     with pytest.raises(SettingsError, match="METERHOUSE_REQUESTS_GATE_WAY_TOKEN") as refused:
         house.night(utc_now())
-    said = house.run("--debug", "nightly")
-    doctor = house.run("doctor")
+    said = house.ask("--debug", "nightly")
+    doctor = house.ask("doctor")
 
     assert said.returncode == 1
     assert "refused the token of source 'gate-way' (401)" in said.stderr
@@ -586,7 +586,7 @@ def test_the_token_is_written_nowhere(
 
 
 def test_doctor_says_that_the_gateway_answers(tmp_path: Path, local: LocalUsage) -> None:
-    said = a_house(tmp_path / "house", local).run("doctor")
+    said = a_house(tmp_path / "house", local).ask("doctor")
 
     assert f"source gate-way: requests can be read at {local.url}" in said.stdout
 

@@ -130,7 +130,7 @@ def test_what_meterhouse_exports_another_meterhouse_reads(tmp_path: Path) -> Non
     first.put("requests/a.jsonl", jsonl(lines))
     first.night()
     days = ("--from", "2026-11-20", "--to", "2026-11-20")
-    said = first.run("export", "usage", *days, "--format", "csv", "--out", str(tmp_path / "out"))
+    said = first.ask("export", "usage", *days, "--format", "csv", "--out", str(tmp_path / "out"))
     assert said.returncode == 0, said.stderr
     [exported] = (tmp_path / "out").rglob("*.csv")
     second = House(tmp_path / "second", settings=SETTINGS)

@@ -75,7 +75,7 @@ def test_a_new_house_can_be_run_at_once(tmp_path: Path) -> None:
     new = House(tmp_path)
     new.put("requests/a.jsonl", [request("a"), request("b")])
 
-    said = new.run("nightly", "--date", "2026-11-20")
+    said = new.ask("nightly", "--date", "2026-11-20")
 
     assert said.returncode == 0, said.stderr
     assert "2 requests of 1 key on 1 day" in said.stdout
@@ -342,7 +342,7 @@ def test_a_broken_landing_folder_is_a_sentence_of_the_night(tmp_path: Path) -> N
         tmp_path, settings='[[requests]]\nname = "a"\nformat = "no_such"\nlocation = "landing"\n'
     )
 
-    said = broken.run("nightly", "--date", "2026-11-20")
+    said = broken.ask("nightly", "--date", "2026-11-20")
 
     assert said.returncode == 1
     assert "there is no format 'no_such'" in said.stderr
@@ -352,11 +352,11 @@ def test_a_broken_landing_folder_is_a_sentence_of_the_night(tmp_path: Path) -> N
 def test_backfill_and_rebuild_give_the_same_answers(house: House) -> None:
     before = house.answers()
 
-    backfilled = house.run(
+    backfilled = house.ask(
         "backfill", "--from", "2026-11-16", "--to", "2026-11-17", "--as-of", AS_OF
     )
     after_backfill = house.answers()
-    rebuilt = house.run("rebuild")
+    rebuilt = house.ask("rebuild")
 
     assert (backfilled.returncode, rebuilt.returncode) == (0, 0), rebuilt.stderr
     assert after_backfill == before

@@ -89,7 +89,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> House:
 def test_a_night_of_the_command_line_appears_in_dagster_with_its_rows_and_credits(
     house: House,
 ) -> None:
-    said = house.run("nightly", "--date", "2026-11-20")
+    said = house.ask("nightly", "--date", "2026-11-20")
     assert said.returncode == 0, said.stderr
     home = {"DAGSTER_HOME": str(house.folder / "dagster_home")}
     look = subprocess.run(

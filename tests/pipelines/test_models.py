@@ -275,13 +275,30 @@ def test_types_are_kept_for_the_next_process_and_made_again_where_they_are_broke
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     table = "marts.daily_spend"
     types = Models(raw_tables()).types(table)
-    [file] = (tmp_path / "meterhouse").iterdir()
+    [file] = (tmp_path / "meterhouse").glob("types-*")
     whole = file.read_text()
 
     file.write_text(whole.replace("DECIMAL(38,9)", "VARCHAR"))
     assert Models(raw_tables()).types(table)["credits"] == "VARCHAR"  # it is what is read
     file.write_text(whole[:-9])
     assert Models(raw_tables()).types(table) == types
+    assert file.read_text() == whole
+
+
+@pytest.mark.parametrize("broken", ["", "{}", "[]", '{"0": 1}'])
+def test_what_the_parser_says_is_kept_for_the_next_process_and_made_again_where_it_is_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    table = "marts.daily_spend"
+    statement = Models(raw_tables()).models[table]
+    [file] = tmp_path.glob("meterhouse/statements-*")
+    whole = file.read_text()
+
+    file.write_text(whole.replace('"staging.requests"', '"staging.keys"'))
+    assert "staging.keys" in Models(raw_tables()).models["marts.requests"].inputs  # it is read
+    file.write_text(broken or whole.replace('"inputs"', '"outputs"'))
+    assert Models(raw_tables()).models[table] == statement
     assert file.read_text() == whole
 
 

@@ -100,11 +100,10 @@ def test_a_second_night_changes_no_byte_and_sends_nothing(
         workspace = house_workspace(house)
         house.put("directory/budgets.csv", f"{budgets}bud_x,{workspace},workspace,,1\n")
 
-        first = house.run("nightly", "--as-of", "2026-11-21T00:00:00Z")
-        assert first.returncode == 0, first.stderr
+        house.night(sinks=contents.sinks())
         before, sent, asked = house.bytes(), len(post.messages), len(stripe.requests)
         outside = {path: path.stat().st_mtime_ns for path in (house.root / "exports").rglob("*")}
-        second = house.run("nightly", "--as-of", "2026-11-21T00:00:00Z")
+        second = house.ask("nightly", "--as-of", "2026-11-21T00:00:00Z")
 
     assert second.returncode == 0, second.stderr
     assert "Nothing new" in second.stdout
@@ -124,16 +123,14 @@ def house_workspace(house: House) -> str:
     return path.read_text().splitlines()[1].split(",")[0]
 
 
-def test_a_night_with_a_later_clock_tells_nothing_again(house: House) -> None:
-    furnish(house)
+def test_a_night_with_a_later_clock_tells_nothing_again(furnished: House, tmp_path: Path) -> None:
+    house = copy_of(furnished, tmp_path)
     told: list[Any] = []
-    house.night(sinks=listening(told))
-    count = len(told)
 
     house.night(AS_OF + timedelta(hours=3), sinks=listening(told))
 
-    assert count > 0
-    assert len(told) == count
+    assert house.value("select count(*) from ops.alert_deliveries where outcome = 'sent'") > 0
+    assert told == []
 
 
 # ---- killed ---------------------------------------------------------------------------------
@@ -145,17 +142,17 @@ def test_a_killed_night_leaves_the_tables_of_an_undisturbed_one(tmp_path: Path, 
     def kill(is_second: bool) -> int:
         folder = tmp_path / ("second" if is_second else "first")
         with nights(folder) as running:
-            return len(Trials(running, folder, is_second).run(seed, kills=6))
+            return len(Trials(running, folder, is_second).run(seed, kills=2))
 
     with ThreadPoolExecutor(2) as pool:
         died = list(pool.map(kill, [False, True]))
 
-    assert died == [6, 6]
+    assert died == [2, 2]
 
 
 def test_the_real_command_survives_a_kill(tmp_path: Path) -> None:
     house = House(tmp_path / "house")
-    furnish(house, first_day=19)
+    house.put("requests/a.jsonl", traffic(20))
     night = subprocess.Popen(
         command(house, "nightly", "--as-of", str(AS_OF)),
         env=environment(house),
@@ -167,11 +164,10 @@ def test_the_real_command_survives_a_kill(tmp_path: Path) -> None:
     night.kill()
     night.wait()
 
-    again = house.run("nightly", "--as-of", str(AS_OF))
+    house.night()
 
-    assert again.returncode == 0, again.stderr
     undisturbed = House(tmp_path / "undisturbed")
-    furnish(undisturbed, first_day=19)
+    undisturbed.put("requests/a.jsonl", traffic(20))
     undisturbed.night()
     assert house.answers() == undisturbed.answers()
     check_tidy(house)
@@ -338,11 +334,18 @@ WARNINGS = [
 
 @pytest.fixture(scope="module")
 def furnished(tmp_path_factory: pytest.TempPathFactory) -> House:
+    """After its first night."""
     house = House(tmp_path_factory.mktemp("furnished") / "house")
-    furnish(house)
+    furnish(house, first_day=18)
     house.put("proxy/a.jsonl", [spend_log("req_20_1"), spend_log("llm_1")])
     assert failed_claims(house.night(sinks=listening([]))) == {}
     return house
+
+
+def copy_of(house: House, folder: Path) -> House:
+    """The same house elsewhere, for a test that goes on from there."""
+    shutil.copytree(house.folder, folder / "house")
+    return House(folder / "house")
 
 
 def listening(told: list[Any]) -> dict[str, ModuleType]:
@@ -443,8 +446,7 @@ def test_an_export_that_loses_credits_stops_publication(
 def test_a_broken_warning_is_said_and_does_not_stop_the_night(
     furnished: House, violation: Violation, tmp_path: Path
 ) -> None:
-    house = House(tmp_path / "house")
-    shutil.copytree(furnished.folder, house.folder, dirs_exist_ok=True)
+    house = copy_of(furnished, tmp_path)
 
     happened, stopped = the_night_over(house, violation, tmp_path)
 
@@ -476,7 +478,7 @@ path, stop, seen, reads = Path(sys.argv[1]), Path(sys.argv[2]), [], 0
 while not stop.exists():
     with duckdb.connect(str(path), read_only=True) as connection:
         first = look_for_mixture(connection)
-        time.sleep(0.03)
+        time.sleep(0.1)
         assert look_for_mixture(connection) == first
     reads += 1
     if not seen or seen[-1] != first:
@@ -499,7 +501,7 @@ def test_a_reader_never_errs_and_never_sees_two_snapshots(tmp_path: Path) -> Non
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as reader:
-        for number in range(1, 11):
+        for number in range(1, 7):
             late = request(f"late_{number}", "2026-11-19T08:00:00Z", credits_used=f"{number}.5")
             again = request("req_20_1", "2026-11-20T23:59:00Z", credits_used=f"{number}.25")
             house.put(f"requests/{number}.jsonl", [late, again, *traffic(20, 3, f"n{number}")])
@@ -512,7 +514,7 @@ def test_a_reader_never_errs_and_never_sees_two_snapshots(tmp_path: Path) -> Non
     seen = [tuple(line.split()) for line in lines]
     assert set(seen) <= published
     assert len(seen) == len(set(seen)) > 3
-    assert int(last.split()[1]) > 10
+    assert int(last.split()[1]) > 6
 
 
 def shown(happened: list[Event]) -> tuple[str, str]:
@@ -526,7 +528,8 @@ def shown(happened: list[Event]) -> tuple[str, str]:
 # ---- two at once ----------------------------------------------------------------------------
 
 
-def test_a_second_night_that_may_not_wait_leaves_with_a_sentence(house: House) -> None:
+def test_a_second_night_that_may_not_wait_leaves_with_a_sentence(tmp_path: Path) -> None:
+    house = House(tmp_path / "house", request_models(tmp_path / "sql"))
     house.put("requests/a.jsonl", [request()])
 
     with house.store.lock(), pytest.raises(StoreError, match="Another night is at work"):
@@ -565,27 +568,26 @@ def built(happened: list[Event], table: str) -> list[str]:
     return [str(e.day) for e in happened if isinstance(e, Built) and e.table == table]
 
 
-def test_a_late_line_builds_only_the_days_it_touches(house: House) -> None:
-    furnish(house)
-    house.night()
+def test_a_late_line_builds_only_the_days_it_touches(furnished: House, tmp_path: Path) -> None:
+    house = copy_of(furnished, tmp_path)
     before = house.tables()
-    house.put("requests/late.jsonl", [request("late", "2026-11-17T23:59:59.999999Z")])
+    house.put("requests/late.jsonl", [request("late", "2026-11-18T23:59:59.999999Z")])
 
     happened = house.night()
 
     for table in ("raw.requests", "marts.usage_quarter_hourly", "marts.usage_by_key"):
-        assert built(happened, table) == ["2026-11-17"]
+        assert built(happened, table) == ["2026-11-18"]
     after = house.tables()["marts.usage_by_model"]
     assert [day for day in after if after[day] != before["marts.usage_by_model"][day]] == [
-        "2026-11-17"
+        "2026-11-18"
     ]
-    assert set(before["raw.requests"]["2026-11-17"]) < set(
-        house.tables()["raw.requests"]["2026-11-17"]
+    assert set(before["raw.requests"]["2026-11-18"]) < set(
+        house.tables()["raw.requests"]["2026-11-18"]
     )
 
 
 def test_a_change_of_the_directory_opens_the_days_that_asked_for_it(house: House) -> None:
-    furnish(house, first_day=18)  # on no other day is there a request without a workspace
+    furnish(house, first_day=19)  # on no other day is there a request without a workspace
     house.put("requests/mine.jsonl", [request("mine", "2026-11-19T10:00:00Z", workspace_id=None)])
     house.night()
     keys = (house.folder / "landing" / "directory" / "keys.csv").read_text(encoding="utf-8")
@@ -606,10 +608,10 @@ def test_a_change_of_the_directory_opens_the_days_that_asked_for_it(house: House
 
 
 def test_rebuild_gives_the_bytes_of_many_nights(house: House, tmp_path: Path) -> None:
-    furnish(house, first_day=18)
+    furnish(house, first_day=19)
     house.night()
-    house.put("proxy/b.jsonl", [spend_log("req_19_1", 3.5), spend_log("req_18_2")])
-    house.put("requests/late.jsonl", [request("req_18_2", credits_used="9"), *traffic(17, 5)])
+    house.put("proxy/b.jsonl", [spend_log("req_20_1", 3.5), spend_log("req_19_2")])
+    house.put("requests/late.jsonl", [request("req_19_2", credits_used="9"), *traffic(18, 5)])
     house.night()
     house.put("requests/later.jsonl", traffic(20, 7, "more"))
     house.night()
@@ -627,13 +629,12 @@ def test_rebuild_gives_the_bytes_of_many_nights(house: House, tmp_path: Path) ->
     assert {name: fresh[name] for name in ways} == {name: incremental[name] for name in ways}
 
 
-def test_backfill_builds_the_days_it_is_told(house: House) -> None:
-    furnish(house)
-    house.night()
+def test_backfill_builds_the_days_it_is_told(furnished: House, tmp_path: Path) -> None:
+    house = copy_of(furnished, tmp_path)
     before = house.answers()
-    days = {date(2026, 11, 16), date(2026, 11, 17)}
+    days = {date(2026, 11, 18), date(2026, 11, 19)}
 
     happened = house.night(forced=lambda day: day in days)
 
-    assert built(happened, "marts.usage_by_key") == ["2026-11-16", "2026-11-17"]
+    assert built(happened, "marts.usage_by_key") == ["2026-11-18", "2026-11-19"]
     assert house.answers() == before

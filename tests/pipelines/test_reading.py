@@ -179,11 +179,11 @@ def test_every_odd_value_alone_in_its_object_is_read_as_the_facts_say(
 
 
 @settings(
-    max_examples=60,
+    max_examples=30,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(written=st.lists(lines(), min_size=1, max_size=8))
+@given(written=st.lists(lines(), min_size=1, max_size=16))
 def test_both_readers_accept_the_same_records(reading: Landings, written: list[str]) -> None:
     check(reading, written)
 

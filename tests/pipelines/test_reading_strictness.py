@@ -6,7 +6,7 @@ the careful path can, so that either path has its say.
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
@@ -38,17 +38,25 @@ def house_of(tmp_path_factory: pytest.TempPathFactory) -> House:
     return House(tmp_path_factory.mktemp("strict") / "house", models)
 
 
-def read(folder: Path, house_of: House, lines: list[str]) -> tuple[set[str], dict[int, str]]:
-    """The ids accepted, and the reasons of the lines set aside."""
-    house = House(folder, house_of.models)
-    house.put("requests/a.jsonl", "".join(f"{line}\n" for line in lines))
+Read = tuple[dict[str, Decimal], dict[int, str]]
+
+
+def read(house: House, objects: Mapping[str, Sequence[str]]) -> dict[str, Read]:
+    """What one night makes of each object's lines: the credits of the ids accepted, and the reasons
+    of the lines set aside.
+    """
+    for number, lines in enumerate(objects.values()):
+        house.put(f"requests/{number}.jsonl", "".join(f"{line}\n" for line in lines))
     house.night()
-    found = house.rows("select request_id from marts.requests")
-    aside = house.rows("select line_number, reason from ops.quarantine")
-    return (
-        {row["request_id"] for row in found},
-        {row["line_number"]: row["reason"] for row in aside},
-    )
+    found: list[Read] = [({}, {}) for _ in objects]
+    for row in house.rows(
+        "select location, request_id, requests.credits from raw.requests "
+        "join ops.source_objects on object_sha256 = source_object"
+    ):
+        found[int(Path(row["location"]).stem)][0][row["request_id"]] = row["credits"]
+    for row in house.rows("from ops.quarantine"):
+        found[int(Path(row["location"]).stem)][1][row["line_number"]] = row["reason"]
+    return dict(zip(objects, found, strict=True))
 
 
 def record(tail: str, request_id: str = "odd") -> str:
@@ -84,26 +92,38 @@ ACCEPTED = {
 }
 
 
+GOOD = json.dumps(request("good"))
+
+
+@pytest.fixture(scope="module")
+def outcomes(house_of: House) -> dict[str, Read]:
+    """What became of each odd line, among lines of either path; an object each."""
+    objects: dict[str, list[str]] = {}
+    for beside in ("", CAREFUL):
+        for odd, (line, _) in REFUSED.items():
+            objects[odd + beside] = [line, GOOD, *filter(None, [beside])]
+        for odd, line in ACCEPTED.items():
+            objects[odd + beside] = [line, *filter(None, [beside])]
+    return read(house_of, objects)
+
+
 @pytest.mark.parametrize("beside", ["", CAREFUL], ids=["clean", "careful"])
 @pytest.mark.parametrize("odd", REFUSED)
 def test_what_is_no_json_is_set_aside_on_either_path(
-    tmp_path: Path, house_of: House, odd: str, beside: str
+    outcomes: Mapping[str, Read], odd: str, beside: str
 ) -> None:
-    line, reason = REFUSED[odd]
-    good = [json.dumps(request("good")), *filter(None, [beside])]
+    accepted, aside = outcomes[odd + beside]
 
-    accepted, aside = read(tmp_path / "house", house_of, [line, *good])
-
-    assert accepted == {json.loads(text)["request_id"] for text in good}
-    assert aside == {1: reason}
+    assert set(accepted) == ({"good", "careful"} if beside else {"good"})
+    assert aside == {1: REFUSED[odd][1]}
 
 
 @pytest.mark.parametrize("beside", ["", CAREFUL], ids=["clean", "careful"])
 @pytest.mark.parametrize("odd", ACCEPTED)
 def test_what_only_looks_odd_is_accepted_on_either_path(
-    tmp_path: Path, house_of: House, odd: str, beside: str
+    outcomes: Mapping[str, Read], odd: str, beside: str
 ) -> None:
-    accepted, aside = read(tmp_path / "house", house_of, [ACCEPTED[odd], *filter(None, [beside])])
+    accepted, aside = outcomes[odd + beside]
 
     assert "odd" in accepted
     assert aside == {}
@@ -272,20 +292,22 @@ FINE = [
 ]
 
 
-@pytest.mark.parametrize(("written", "expected"), FINE)
-@pytest.mark.parametrize("as_text", [True, False], ids=["text", "number"])
-def test_credits_are_exact_or_set_aside(
-    tmp_path: Path, house_of: House, written: str, expected: Decimal | None, as_text: bool
-) -> None:
-    value = f'"{written}"' if as_text else written
-    line = json.dumps(request("odd", credits_used="@")).replace('"@"', value)
-    house = House(tmp_path / "house", house_of.models)
-    house.put("requests/a.jsonl", [line])
+def test_credits_are_exact_or_set_aside(tmp_path: Path, house_of: House) -> None:
+    """Each alone in its object, as a text and as a number."""
+    expected = {
+        value: exact for written, exact in FINE for value in (written, f'"{written}"')
+    }  # fmt: skip
+    objects = {
+        value: [json.dumps(request("odd", credits_used="@")).replace('"@"', value)]
+        for value in expected
+    }
 
-    house.night()
+    found = read(House(tmp_path / "house", house_of.models), objects)
 
-    found = [row["credits"] for row in house.rows("select credits from marts.requests")]
-    assert found == ([] if expected is None else [expected])
+    for value, exact in expected.items():
+        accepted, aside = found[value]
+        assert accepted == ({} if exact is None else {"odd": exact}), value
+        assert len(aside) == (exact is None), value
 
 
 def test_small_files_take_nine_places_as_exactly() -> None:
