@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -442,7 +442,9 @@ class Landing:
         )
 
     def run(self) -> None:
-        """Lands what is new, in batches of about 256 MiB; a long object by itself."""
+        """Lands what is new, in batches of about 256 MiB; a long object by itself. While a batch is
+        landed, the bytes of the next are brought and looked at.
+        """
         if self.format.fetch:
             self._land_fetched(self.format.fetch(self.draft, self.source, self.clock))
             return
@@ -455,16 +457,30 @@ class Landing:
                 ".parquet."
             )
         new = [item for item in objects if not self.seen.knows(self.source.gateway, item)]
+        landed = 0
+        brought: Future[None] | None = None
+        with ThreadPoolExecutor(1) as ahead:
+            for batch, following in pairwise([*self._batches(new), []]):
+                if brought:
+                    brought.result()
+                else:
+                    self._bring(batch)
+                brought = ahead.submit(self._bring, following)
+                self._land_batch(batch)
+                landed += len(batch)
+                log.info("landed %d of %d objects of %s", landed, len(new), self.source.name)
+
+    def _batches(self, objects: list[SpooledObject]) -> Iterator[list[SpooledObject]]:
         batch: list[SpooledObject] = []
         size = 0
-        for index, item in enumerate(new):
+        for item in objects:
+            if batch and (size >= BATCH_BYTES or self._is_long(item, batch[-1])):
+                yield batch
+                batch, size = [], 0
             batch.append(item)
             size += item.size * (8 if item.packing else 1)
-            follows = new[index + 1] if index + 1 < len(new) else None
-            if follows is None or size >= BATCH_BYTES or self._is_long(item, follows):
-                self._land_batch(batch)
-                log.info("landed %d of %d objects of %s", index + 1, len(new), self.source.name)
-                batch, size = [], 0
+        if batch:
+            yield batch
 
     def _land_fetched(self, objects: Iterable[SpooledObject]) -> None:
         """Lands what a format fetches by itself, as it comes."""
@@ -472,20 +488,26 @@ class Landing:
         for item in objects:
             batch.append(item)
             if sum(member.size for member in batch) >= BATCH_BYTES:
+                self._bring(batch)
                 self._land_batch(batch)
                 batch = []
         if batch:
+            self._bring(batch)
             self._land_batch(batch)
 
     # ---- one batch --------------------------------------------------------------------------
 
-    def _land_batch(self, batch: list[SpooledObject]) -> None:
+    def _bring(self, batch: list[SpooledObject]) -> None:
+        """Fetches and looks at a batch, on which nothing else works; of a long object, which is
+        looked at while it is landed, only the former.
+        """
         fetch_all(batch, self.draft.spool)
-        ahead = None
-        if len(batch) == 1 and self._is_long(batch[0]):
-            ahead = self._read_and_land(batch[0])
-        else:
+        if not self._is_long(*batch):
             self._read(batch)
+
+    def _land_batch(self, batch: list[SpooledObject]) -> None:
+        """Lands a batch that was brought."""
+        ahead = self._read_and_land(batch[0]) if self._is_long(*batch) else None
         still = [item for item in batch if item.is_still]
         moving = {item.location for item in batch} - {item.location for item in still}
         fresh = {
@@ -635,6 +657,7 @@ class Landing:
                 landed += self._land_again(item, account)
             elif not item.refused:
                 self.seen.objects.discard((self.source.gateway, item.sha256))
+                self._bring([unread])
                 self._land_batch([unread])
                 landed += self._landed_of(item.sha256)
                 self._clear(account)
