@@ -24,7 +24,7 @@ from pipelines.calendar import utc_now
 from pipelines.models import Models
 from pipelines.reading import COMPLETED, CREDITS, FLOAT_MONEY, IDENTIFIER
 from pipelines.settings import Limits
-from tests.houses import ROLL_UPS, House, Line, csv, jsonl, packed, request, request_models
+from tests.houses import House, Line, csv, jsonl, packed, request, request_models
 
 SOURCE = '[[requests]]\nname = "{0}"\nformat = "{1}"\nlocation = "landing/{0}"\n'
 TWO_WAYS = SOURCE.format("alone", "canonical"), SOURCE.format("among", "canonical")
@@ -410,7 +410,7 @@ def test_a_key_model_or_status_that_is_missing_is_null(house: House, name: str) 
 
 
 def test_what_is_missing_is_shown_as_unassigned(tmp_path: Path) -> None:
-    house = House(tmp_path / "house", request_models(tmp_path / "sql", *ROLL_UPS))
+    house = House(tmp_path / "house")
     house.put("requests/a.jsonl", [request("a", workspace_id="", api_key_id=None, model=None)])
     house.night()
 

@@ -72,7 +72,7 @@ def test_five_days_asked_one_by_one_are_the_five_days_asked_at_once(tmp_path: Pa
     requests and $701.39; five queries of a day each added up to 2,755 and $1,070.94. Each took in
     a neighbour; a single day was about twice what it was.
     """
-    house = House(tmp_path / "house", request_models(tmp_path / "sql", *ROLL_UPS))
+    house = House(tmp_path / "house")
     midnight = datetime(2026, 5, 28, 18, 30)  # 29 May in India
     step = timedelta(days=5) / 1831
     parts = shared_out(Decimal("70139"), 1831)  # credits, 100 to the dollar

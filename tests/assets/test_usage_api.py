@@ -570,8 +570,8 @@ def test_the_token_is_written_nowhere(
     local.token = "another"  # it answers that this token is unknown, and repeats it
     with pytest.raises(SettingsError, match="METERHOUSE_REQUESTS_GATE_WAY_TOKEN") as refused:
         house.night(utc_now())
-    said = house.ask("--debug", "nightly")
-    doctor = house.ask("doctor")
+    said = house.run("--debug", "nightly")
+    doctor = house.run("doctor")
 
     assert said.returncode == 1
     assert "refused the token of source 'gate-way' (401)" in said.stderr
