@@ -117,6 +117,11 @@ def test_nothing_is_read_without_a_key(house: Any) -> None:
     assert not house.night(land)
 
 
+@pytest.mark.parametrize("table", sorted(stripe_api.TABLES))
+def test_every_table_of_stripe_is_there_before_anything_was_read(house: Any, table: str) -> None:
+    assert house.rows(table) == []
+
+
 def test_a_charge_becomes_a_typed_row_and_nothing_personal_stays(
     house: Any, account: Account, local: LocalStripe, caplog: pytest.LogCaptureFixture
 ) -> None:
