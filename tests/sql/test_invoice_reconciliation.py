@@ -543,6 +543,119 @@ def test_the_exponents_of_the_sql_are_those_of_the_exports_reader(models: Models
     assert dict(currencies) == dict(PLACES)
 
 
+# ---- what users of other systems ask for (facts/asks.md, 7 and 8) ---------------------------
+
+
+def test_a_charge_says_no_invoice_since_basil_and_is_found_by_its_invoice_payment(
+    answer: Reconcile,
+) -> None:
+    world = World().invoice(kind="subscription").silent(payment_intent_id="pi_1")
+    world.bill(names="inv_1", workspace="ws_1").paid("in_1", intent="pi_1")
+
+    row = answer(world).rows["inv_1"]
+
+    assert (row["status"], row["matched_by"]) == ("matched_by_fallback", "stripe_invoice_metadata")
+    assert (row["stripe_invoice_id"], row["payment_intent_id"]) == ("in_1", "pi_1")
+
+
+def test_a_paid_stripe_invoice_whose_charge_cannot_be_found_is_told_of(answer: Reconcile) -> None:
+    world = World().invoice().bill(names="inv_1").paid("in_1", intent="pi_lost")
+
+    found = answer(world)
+
+    assert found.status("inv_1") == "missing_in_stripe"
+    assert found.rows["inv_1"]["matched_by"] == "stripe_invoice_metadata"
+
+
+def test_several_disputes_and_refunds_of_one_charge_are_one_row(answer: Reconcile) -> None:
+    world = World().invoice().charge()
+    for number, outcome in enumerate(["warning_closed", "won", "needs_response"]):
+        world.dispute(f"dp_{number}", "ch_1", 300, outcome, created_at=days_ago(9 - number))
+    world.refund("re_1", "ch_1", 100).refund("re_2", "ch_1", 100)
+
+    found = answer(world, is_checked=True)
+
+    assert list(found.rows) == ["inv_1"]
+    row = found.rows["inv_1"]
+    assert (row["status"], row["charged_minor"]) == ("disputed_open", 1000)
+    assert (row["refunded_minor"], row["disputed_minor"], row["kept_minor"]) == (200, 300, 500)
+    assert (row["opened_at"], row["charge_count"]) == (days_ago(7), 1)
+
+
+def test_a_second_partial_refund_that_looks_like_a_replay_counts(answer: Reconcile) -> None:
+    """Same charge, amount, second and reason; only the id differs."""
+    world = World().invoice().charge(amount_refunded_minor=800)
+    world.refund("re_1", "ch_1", 400).refund("re_2", "ch_1", 400)
+
+    found = answer(world, is_checked=True)
+
+    assert found.rows["inv_1"]["refunded_minor"] == 800
+    assert found.complaints == []
+
+
+def test_the_same_refund_read_again_is_one(answer: Reconcile) -> None:
+    world = World().invoice().charge()
+    world.refund("re_1", "ch_1", 400, status="pending", arrived_at=days_ago(1))
+    world.refund("re_1", "ch_1", 400, record_sha256="later")
+
+    assert answer(world).rows["inv_1"]["refunded_minor"] == 400
+
+
+def test_a_refund_that_failed_gives_nothing_back(answer: Reconcile) -> None:
+    row = answer(World().invoice().charge().refund("re_1", "ch_1", 1000, status="failed")).rows[
+        "inv_1"
+    ]
+
+    assert (row["status"], row["refunded_minor"], row["kept_minor"]) == ("refund_failed", 0, 1000)
+
+
+# ---- Stripe's bills -------------------------------------------------------------------------
+
+
+def test_a_credit_note_before_payment_lowers_what_charges_should_bring(answer: Reconcile) -> None:
+    world = World().invoice().charge(amount=700, payment_intent_id="pi_1")
+    world.bill(pre_payment_credit_notes_minor=300).paid("in_1", intent="pi_1")
+
+    found = answer(world)
+
+    assert found.status("inv_1") == "matched"
+    assert found.rows["inv_1"]["expected_minor"] == 700
+    assert "leave USD 7.00 of it to pay" in found.reason("inv_1")
+
+
+def test_two_bills_that_differ_are_both_told(answer: Reconcile) -> None:
+    world = World().invoice().charge(payment_intent_id="pi_1")
+    world.bill(total=1200).paid("in_1", intent="pi_1")
+
+    found = answer(world)
+
+    assert found.status("inv_1") == "amount_mismatch"
+    assert "in_1 (USD 12.00, 2026-11-01, paid)" in found.reason("inv_1")
+
+
+def test_money_past_stripe_is_told_beside_the_charge(answer: Reconcile) -> None:
+    world = World().invoice().charge(amount=600, payment_intent_id="pi_1")
+    world.bill(amount_paid_off_stripe_minor=400).paid("in_1", intent="pi_1")
+
+    found = answer(world)
+
+    assert found.status("inv_1") == "paid_out_of_band"
+    assert "ch_1 (USD 6.00, 2026-11-01) and USD 4.00 past Stripe" in found.reason("inv_1")
+
+
+def test_stripes_objects_of_the_other_mode_say_nothing(answer: Reconcile) -> None:
+    world = World().invoice().silent(payment_intent_id="pi_1")
+    world.intent("pi_1", "inv_1", livemode=False)
+    world.bill(names="inv_1", livemode=False).paid("in_1", intent="pi_1", livemode=False)
+
+    found = answer(world)
+
+    assert (found.status("inv_1"), found.status("ch_1")) == (
+        "missing_in_stripe",
+        "missing_in_gateway",
+    )
+
+
 # ---- the claims, each broken on purpose ---------------------------------------------------
 
 RunModel = Callable[..., list[Row]]
