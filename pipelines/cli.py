@@ -901,8 +901,12 @@ def _standings(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _causes(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row for each status and currency, in the order of `rows`."""
+    """A row for each status and currency, a status's currencies side by side, otherwise in the
+    order of `rows`.
+    """
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    seen = {status: place for place, status in enumerate(dict.fromkeys(r["status"] for r in rows))}
+    rows = sorted(rows, key=lambda row: (seen[row["status"]], row["currency"]))
     for row in rows:
         groups.setdefault((row["standing"], row["status"], row["currency"]), []).append(row)
     return [

@@ -136,7 +136,7 @@ for model in models.order:
         continue
     file = folder / f"built.{model.name}.parquet"
     bound = {name: values[name] for name in model.parameters}
-    sql = f"select * from ({model.sql}\n) order by {', '.join(model.grain)}"
+    sql = f"select * from ({model.sql}\\n) order by {', '.join(model.grain)}"
     write_parquet(connection, sql, file, bound)
     stand(model.name, file)
     if is_told:

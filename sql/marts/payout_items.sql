@@ -36,7 +36,7 @@ linked as (
 )
 
 select
-    balance_transaction_id,
+    balance_transaction_id,  -- the movement, by Stripe's id
     payout_id,  -- the automatic payout it went out with; null: not yet, or a manual one
     movements.created_at,  -- UTC
     available_at,  -- when it may go out

@@ -28,7 +28,7 @@ with summed as (
 )
 
 select
-    payout_id,
+    payout_id,  -- Stripe's
     created_at,  -- UTC
     arrives_at,  -- when the bank is to have it
     status,  -- pending | in_transit | paid | failed | canceled
@@ -44,7 +44,7 @@ select
     net_minor,  -- of all its movements
     amount_minor - net_minor as difference_minor,  -- what is unexplained
     movement_count,  -- balance transactions
-    charge_count,
+    charge_count,  -- charges behind them
     invoice_count,  -- gateway invoices
     trace_id,  -- what the bank calls it
     failure_code,  -- Stripe's word, where the bank refused it
