@@ -208,7 +208,6 @@ TABLES = {
             "livemode": ("boolean", "the mode of the key it was read with; null: from a report"),
             "created_at": ("timestamp", "UTC"),
             "available_at": ("timestamp", "UTC"),
-            "status": ("varchar", "available | pending; null: a report does not say"),
             "type": ("varchar", "Stripe's word; null: a report does not say"),
             "reporting_category": ("varchar", "what the money was for, finer than the type"),
             "balance_type": ("varchar", "payments | issuing | …; null: a report does not say"),
