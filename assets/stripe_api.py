@@ -15,7 +15,7 @@ everything that has arrived (contract, "The clock").
 
 import logging
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -59,6 +59,11 @@ ANSWER_SECONDS = 80.0
 FIRST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 60.0
 
+# The newest version of each object of a resource.
+NEWEST = (
+    "select * from {table} where origin = 'api' and livemode = $livemode "
+    "qualify row_number() over (partition by {key} order by arrived_at desc, record_sha256) = 1"
+)
 READABLE = ", ".join(one.name.replace("_", " ") for one in RESOURCES[:-1]) + " and customers"
 
 
@@ -133,7 +138,7 @@ class Reading:
         self.seen: dict[str, set[str]] = {one.name: set() for one in RESOURCES}
         self.changed: dict[str, list[Row]] = {one.name: [] for one in RESOURCES}
         self.sources: set[str] = set()  # what new balance transactions name
-        self.reopened: set[str] = set()  # invoices that raw knew, and that have changed
+        self.reopened: set[str] = set()  # changed invoices whose credit notes may have been voided
 
     def run(self) -> None:
         """Lists each resource, then reads by id what they name.
@@ -143,8 +148,9 @@ class Reading:
         """
         for table, rows in self.unfinished.found():
             append_changed(self.draft, table, rows, self._moment())
-        since = self._since()
+        since, self.waiting = self._since(), self._waiting()
         self.knows_transactions = since[BALANCE_TRANSACTIONS.name] is not None
+        self.knows_invoices = since[INVOICES.name] is not None
         for resource in RESOURCES:
             self._read(resource, since[resource.name])
         self._read_behind()
@@ -153,12 +159,11 @@ class Reading:
 
     def _read(self, resource: Resource, since: int | None) -> None:
         """Lists what is new of a resource and reads again what was not final."""
-        waiting = self._not_final(resource)
         for window in self._listed(resource, since):
             self._keep(resource, window)
         for items in self._rest_of(resource):
             self._keep(resource, items)
-        self._again(resource, waiting)
+        self._again(resource, self.waiting[resource.name])
         log.info(
             "Stripe %s: %d read, %d new or changed",
             resource.name.replace("_", " "),
@@ -173,12 +178,17 @@ class Reading:
         has no list.
         """
         changed = [row for row in self.changed[PAYOUTS.name] if row["automatic"]]
+        found: dict[str, Item] = {}
         for row in sorted(changed, key=lambda row: (row["created_at"], row["payout_id"])):
             name = row["payout_id"]
             for window in self._listed(BALANCE_TRANSACTIONS, None, {"payout": name}):
                 for item in window.values():
                     item.row["payout_id"] = name
-                self._keep(BALANCE_TRANSACTIONS, window, is_whole=False)
+                found |= window
+                if len(found) >= WINDOW:
+                    self._keep(BALANCE_TRANSACTIONS, found, is_whole=False)
+                    found = {}
+        self._keep(BALANCE_TRANSACTIONS, found, is_whole=False)
 
     def _read_behind(self) -> None:
         """What the night's news name and what was not listed itself, by id."""
@@ -219,15 +229,18 @@ class Reading:
         rows = [item.row for item in items.values()]
         if resource is BALANCE_TRANSACTIONS:
             self._know_transactions(rows)
-        known = self._known(resource, items) if resource is INVOICES else {}
         changed = append_changed(self.draft, resource.table, rows, self._moment())
-        if known:
-            self.reopened |= {row[resource.key] for row in changed} & known.keys()
         contacts = [item.contact for item in items.values() if item.contact]
         append_changed(self.draft, CUSTOMERS.table, contacts, self._moment())
         if is_whole:
             self.seen[resource.name].update(items)
             self.changed[resource.name] += changed
+        if resource is INVOICES:
+            self.reopened |= {
+                row["stripe_invoice_id"]
+                for row in changed
+                if self.knows_invoices or row["status"] == "open"
+            }
 
     def _moment(self) -> datetime:
         """When what is written now arrived: each time a microsecond later, so that of two readings
@@ -242,37 +255,50 @@ class Reading:
         """Where to begin to list each resource, in epoch seconds: everything before has been listed
         by an earlier night. None: from the beginning.
         """
-        newest = " union all ".join(
-            f"select '{one.name}' as name, max(created_at) as at from {one.table} "
+        rows = self._of_each(
+            "select '{name}' as name, max(created_at) as at from {table} "
             "where origin = 'api' and livemode = $livemode"
-            for one in RESOURCES
         )
-        rows = self.draft.query(newest, livemode=self.livemode).to_pylist()
+        newest = {row["name"]: row["at"] for row in rows if row["at"] is not None}
         return {
-            row["name"]: None if row["at"] is None else _seconds(row["at"] - OVERLAP)
-            for row in rows
+            one.name: _seconds(newest[one.name] - OVERLAP) if one.name in newest else None
+            for one in RESOURCES
         }
+
+    def _waiting(self) -> dict[str, list[str]]:
+        """The ids of what is not final, by resource."""
+        rows = self._of_each(
+            f"select '{{name}}' as name, {{key}} as id from ({NEWEST}) where {{not_final}}",
+            [one for one in RESOURCES if one.not_final],
+        )
+        waiting: dict[str, list[str]] = {one.name: [] for one in RESOURCES}
+        for row in rows:
+            waiting[row["name"]].append(row["id"])
+        return waiting
+
+    def _of_each(self, select: str, resources: Sequence[Resource] = RESOURCES) -> list[Row]:
+        """The rows of a select on each resource of which raw holds anything."""
+        selects = [
+            select.format(**vars(one)) for one in resources if self.draft.partitions(one.table)
+        ]
+        if not selects:
+            return []
+        rows: list[Row] = self.draft.query(
+            " union all ".join(selects), livemode=self.livemode
+        ).to_pylist()
+        return rows
 
     def _newest(self, resource: Resource, columns: str, condition: str, **values: Any) -> list[Row]:
         """Of the newest version of each object, those for which a condition holds."""
-        newest = (
-            f"select * from {resource.table} where origin = 'api' and livemode = $livemode "
-            "qualify row_number() over "
-            f"(partition by {resource.key} order by arrived_at desc, record_sha256) = 1"
-        )
+        if not self.draft.partitions(resource.table):
+            return []
+        newest = NEWEST.format(**vars(resource))
         rows: list[Row] = self.draft.query(
             f"select {columns} from ({newest}) where {condition} order by {resource.key}",
             livemode=self.livemode,
             **values,
         ).to_pylist()
         return rows
-
-    def _not_final(self, resource: Resource) -> list[str]:
-        if resource.not_final == "false":
-            return []
-        return [
-            row["id"] for row in self._newest(resource, f"{resource.key} as id", resource.not_final)
-        ]
 
     def _credit_notes(self, invoices: set[str]) -> list[str]:
         """The credit notes of some invoices that may still be voided."""

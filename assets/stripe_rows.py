@@ -28,7 +28,7 @@ class Resource:
     table: str
     key: str
     row: Callable[[Object, bool], Row]
-    not_final: str = "false"  # SQL over the newest row of each id
+    not_final: str = ""  # SQL over the newest row of each id; empty: all are
     expand: tuple[str, ...] = ()
 
 

@@ -162,10 +162,7 @@ def app(
         fault = next(coming, "ok")
         if fault == "slow":
             await asyncio.sleep(slow_seconds)
-        try:
-            response = _failure(fault) or JSONResponse(_answer(content, request))
-        except Refused as refused:
-            response = JSONResponse({"error": refused.error}, refused.status)
+        response = respond(content, request, fault)
         if fault == "cut":
             response.headers["content-length"] = str(len(response.body))
             response.body = bytes(response.body)[: len(response.body) // 2]
@@ -179,6 +176,14 @@ def app(
 
     methods = ["GET", "POST", "DELETE"]
     return Starlette(routes=[Route("/{path:path}", endpoint, methods=methods)])
+
+
+def respond(account: Object, request: Request, fault: str = "ok") -> Response:
+    """What a request is answered; "slow" and "cut" are the way of an answer, not an answer."""
+    try:
+        return _failure(fault) or JSONResponse(_answer(account, request))
+    except Refused as refused:
+        return JSONResponse({"error": refused.error}, refused.status)
 
 
 class Refused(Exception):
