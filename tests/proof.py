@@ -3,9 +3,9 @@ writers on a failing object store, nights of a Stripe that fails and does not ho
 
 `python -m tests.proof` rewrites docs/proof.md.
 
-`--kills N`, `--lines N`, `--deliveries N`, `--faults N`, `--stripe N` for fewer or more; with 0 a part is not run, and what the
-page said of it stays. `--seed S` for other seeds. A failure prints the seed and what led to it; the
-same numbers run it again.
+`--kills N`, `--lines N`, `--deliveries N`, `--faults N`, `--stripe N` for fewer or more; with 0 a
+part is not run, and what the page said of it stays. `--seed S` for other seeds. A failure prints
+the seed and what led to it; the same numbers run it again.
 """
 
 import argparse
