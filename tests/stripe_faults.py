@@ -1,5 +1,6 @@
 """Nights of Stripe on which requests fail and the account does not hold still: seeded schedules,
-each held against the account itself, and against nights that met no trouble. What `test_stripe_faults.py` and `proof.py` count.
+each held against the account itself, and against nights that met no trouble. What
+`test_stripe_faults.py` and `proof.py` count.
 
 The SDK is the real one, with its own retries; only the wire is short: its HTTP client hands each
 request to the local Stripe in this process.
@@ -77,7 +78,7 @@ class Account:
 
     def change(self) -> None:
         """One thing that happens; what can't happen now is something else."""
-        self.now += self.rng.randint(0, DAY // 8)
+        self.now += self.rng.randrange(DAY)
         kinds: list[Callable[[], bool]] = [
             *[self._top_up] * 4,
             *[self._bill] * 3,
