@@ -227,7 +227,7 @@ class Account:
         bill = self._one("invoice", lambda row: row["status"] in ("open", "uncollectible"))
         if bill is None:
             return False
-        if bill["status"] == "open" and self.rng.random() < 0.1:
+        if bill["status"] == "open" and self.rng.random() < 0.3:
             bill["status"] = "uncollectible"
             return True
         due = bill["total"] - bill["pre_payment_credit_notes_amount"]
