@@ -208,7 +208,6 @@ TABLES = {
             "livemode": ("boolean", "the mode of the key it was read with; null: from a report"),
             "created_at": ("timestamp", "UTC"),
             "available_at": ("timestamp", "UTC"),
-            "status": ("varchar", "available | pending; null: a report does not say"),
             "type": ("varchar", "Stripe's word; null: a report does not say"),
             "reporting_category": ("varchar", "what the money was for, finer than the type"),
             "balance_type": ("varchar", "payments | issuing | …; null: a report does not say"),
@@ -342,14 +341,16 @@ def append_changed(
         stated[(kept[key], kept["origin"])] = kept
     if not stated:
         return []
-    current = draft.query(
-        f"select {key}, origin, record_sha256 from {table} "
-        f"where {key} in (select unnest($ids::varchar[])) "
-        "qualify row_number() over "
-        f"(partition by {key}, origin order by arrived_at desc, record_sha256) = 1",
-        ids=sorted({name for name, _ in stated}),
-    ).to_pylist()
-    known = {(row[key], row["origin"]): row["record_sha256"] for row in current}
+    known: dict[tuple[str, str], str] = {}
+    if draft.partitions(table):
+        current = draft.query(
+            f"select {key}, origin, record_sha256 from {table} "
+            f"where {key} in (select unnest($ids::varchar[])) "
+            "qualify row_number() over "
+            f"(partition by {key}, origin order by arrived_at desc, record_sha256) = 1",
+            ids=sorted({name for name, _ in stated}),
+        ).to_pylist()
+        known = {(row[key], row["origin"]): row["record_sha256"] for row in current}
     changed = [
         row for name, row in sorted(stated.items()) if known.get(name) != row["record_sha256"]
     ]

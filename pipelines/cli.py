@@ -1270,7 +1270,7 @@ def _doctor_stripe(settings: Settings, say: Callable[[bool | None, str], None]) 
     trouble = stripe_api.trouble(settings)
     say(
         trouble is None,
-        f"stripe: {trouble or f'charges can be read ({mode} mode) at {settings.stripe.api_base}'}",
+        f"stripe: {trouble or f'all can be read ({mode} mode) at {settings.stripe.api_base}'}",
     )
 
 
