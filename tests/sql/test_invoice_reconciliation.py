@@ -803,7 +803,10 @@ def agrees_with_the_oracle(found: Answer, expected: Judgement) -> None:
 
 
 # Warnings about Stripe's own sums, which these worlds do not keep.
-AT_ODDS = {"invoice_reconciliation__refunds_sum_to_the_charges_own"}
+AT_ODDS = {
+    "invoice_reconciliation__refunds_sum_to_the_charges_own",
+    "invoice_reconciliation__stripe_bills_add_up",
+}
 
 
 def test_each_planted_case_gets_its_status_and_rung_and_no_other_row_does(
