@@ -1,27 +1,28 @@
-"""The Stripe dashboard's payments CSV: rows of raw.stripe_charges, and of raw.stripe_disputes for
-the dispute beside a charge.
+"""The CSV files of Stripe. The dashboard's payments export: rows of raw.stripe_charges, and of
+raw.stripe_disputes for the dispute beside a charge. Itemized reports: `stripe_reports.py`.
 
 Columns are found by name, in any case, order and year's wording (facts/stripe.md, 5.5). Amounts are
 major units and become minor ones exactly, by the currency's exponent, or the row goes to
 quarantine: nothing is rounded and nothing guessed. The sum refunded beside a charge stays on the
 charge's row; staging.refunds makes one refund of it. Where the API speaks of the same charge, the
-API wins (contract); staging decides that too. Itemized report CSVs are not read here yet.
+API wins (contract); staging decides that too.
 """
 
 import re
 from collections.abc import Mapping
-from datetime import datetime
-from decimal import Decimal
 from typing import Any
 
+from assets import stripe_reports
 from assets.stripe_objects import TABLES as STRIPE_TABLES
 from assets.stripe_objects import append_changed, kept_metadata
+from assets.stripe_texts import PLACES as PLACES
+from assets.stripe_texts import minor_units, utc, word
 from pipelines import tabular
 from pipelines.calendar import Clock
 from pipelines.reading import RecordRefused
 from pipelines.settings import Settings
 from pipelines.store import Draft
-from pipelines.tabular import Arrival, Record
+from pipelines.tabular import Record
 
 TABLES = STRIPE_TABLES | {"raw.files": tabular.FILES}
 
@@ -78,48 +79,6 @@ DISPUTE_STATUSES = (
     "warning_closed",
 )
 
-# facts/reconciliation.md, section 2; sql/staging/currencies.sql says the same; a test compares.
-ZERO_PLACES = (
-    *("bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga"),
-    *("pyg", "rwf", "vnd", "vuv", "xaf", "xof", "xpf"),
-)
-THREE_PLACES = ("bhd", "jod", "kwd", "omr", "tnd")
-PLACES: Mapping[str, int | None] = (
-    dict.fromkeys(ZERO_PLACES, 0) | dict.fromkeys(THREE_PLACES, 3) | {"ugx": None}
-)
-
-
-def minor_units(stated: str, currency: str, name: str) -> int:
-    """Major units as text to minor units, exactly. Raises RecordRefused for what can't be said
-    exactly.
-
-    >>> minor_units("49.5", "usd", "Amount") 4950
-    """
-    places = PLACES.get(currency, 2)
-    if places is None:
-        raise RecordRefused(f"{name}: how many places its currency has is not known")
-    if not re.fullmatch(r"[0-9]{1,15}(\.[0-9]+)?", stated, re.ASCII):
-        raise RecordRefused(f"{name} is not a plain amount")
-    if len(stated.partition(".")[2]) > places:
-        raise RecordRefused(f"{name} has more than the {places} places of its currency")
-    return int(Decimal(stated).scaleb(places))
-
-
-def _utc(stated: str, name: str) -> datetime:
-    found = re.fullmatch(
-        r"(\d{4}-\d\d-\d\d)[ Tt](\d\d:\d\d)(:\d\d)?(?:\.\d+)?(?:[Zz]| UTC)?", stated, re.ASCII
-    )
-    if not found:
-        raise RecordRefused(f"{name} is not a time like 2026-11-22 06:00")
-    try:
-        return datetime.fromisoformat(f"{found[1]}T{found[2]}{found[3] or ':00'}")
-    except ValueError:
-        raise RecordRefused(f"{name} is no time there is") from None
-
-
-def _word(stated: str) -> str:
-    return " ".join(stated.lower().replace("_", " ").split())
-
 
 def columns_of(header: tuple[str, ...]) -> tuple[dict[str, str], dict[str, str]]:
     """Which column of a file holds what, and which holds which metadata key. Raises RecordRefused
@@ -129,13 +88,13 @@ def columns_of(header: tuple[str, ...]) -> tuple[dict[str, str], dict[str, str]]
     metadata: dict[str, str] = {}
     for name in header:
         found = re.fullmatch(r"\s*(.*\S)\s*\(metadata\)\s*", name, re.IGNORECASE)
-        place, word = (metadata, found[1].lower()) if found else (by_word, _word(name))
-        if word in place:
+        place, said = (metadata, found[1].lower()) if found else (by_word, word(name))
+        if said in place:
             raise RecordRefused("a column is given twice")
-        place[word] = name
+        place[said] = name
     columns = {}
     for ours, theirs in NAMES.items():
-        named = [by_word[word] for word in theirs if word in by_word]
+        named = [by_word[said] for said in theirs if said in by_word]
         if named:
             columns[ours] = named[0]
         elif ours in NEEDED:
@@ -161,17 +120,17 @@ def charge_and_dispute(record: Record) -> tuple[dict[str, Any], dict[str, Any] |
     if not re.fullmatch(r"(ch|py)_\w+", value["id"]):
         raise RecordRefused("the id is not a charge's (ch_… or py_…)")
     currency = tabular.currency(value["currency"], "Currency") or ""
-    word = _word(value["status"])
-    if word not in STATUSES:
+    told = word(value["status"])
+    if told not in STATUSES:
         raise RecordRefused("Status is no charge's status")
-    status = STATUSES[word]
+    status = STATUSES[told]
     amount = minor_units(value["amount"], currency, "Amount")
-    is_captured = status == "succeeded" and word not in UNCAPTURED
+    is_captured = status == "succeeded" and told not in UNCAPTURED
     if "captured" in value:
         if value["captured"].lower() not in ("true", "false"):
             raise RecordRefused("Captured is neither true nor false")
         is_captured = status == "succeeded" and value["captured"].lower() == "true"
-    refunded = amount if word == "refunded" else 0
+    refunded = amount if told == "refunded" else 0
     if "amount_refunded" in value:
         refunded = minor_units(value["amount_refunded"], currency, "Amount Refunded")
     if refunded > amount:
@@ -183,14 +142,14 @@ def charge_and_dispute(record: Record) -> tuple[dict[str, Any], dict[str, Any] |
         "charge_id": value["id"],
         "origin": "csv",
         "livemode": {"live": True, "test": False}.get(mode),
-        "created_at": _utc(value["created"], columns["created"]),
+        "created_at": utc(value["created"], columns["created"]),
         "status": status,
         "amount_minor": amount,
         "amount_captured_minor": amount if is_captured else 0,
         "amount_refunded_minor": refunded,
         "currency": currency,
         "captured": is_captured,
-        "refunded": word == "refunded" or (amount > 0 and refunded == amount),
+        "refunded": told == "refunded" or (amount > 0 and refunded == amount),
         "disputed": "dispute_status" in value,
         "payment_intent_id": value.get("payment_intent"),
         "stripe_invoice_id": value.get("invoice"),
@@ -210,7 +169,7 @@ def _dispute(
 ) -> dict[str, Any] | None:
     if "dispute_status" not in value:
         return None
-    status = _word(value["dispute_status"]).replace(" ", "_")
+    status = word(value["dispute_status"]).replace(" ", "_")
     if status not in DISPUTE_STATUSES:
         raise RecordRefused("Dispute Status is none that Stripe uses")
     amount = None
@@ -220,7 +179,7 @@ def _dispute(
         raise RecordRefused("a dispute that holds money, without a Disputed Amount")
     created = charge["created_at"]
     if "dispute_date" in value:
-        created = _utc(value["dispute_date"], columns["dispute_date"])
+        created = utc(value["dispute_date"], columns["dispute_date"])
     return {
         "dispute_id": f"csv:dispute:{charge['charge_id']}",
         "origin": "csv",
@@ -236,35 +195,33 @@ def _dispute(
     }
 
 
-def _is_report(arrival: Arrival) -> bool:
-    """Whether the file is one of Stripe's itemized reports, which have their own columns."""
-    first = next(iter(arrival.records), None)
-    return first is not None and {"balance_transaction_id", "reporting_category"} <= set(
-        first.names
-    )
-
-
 def land(draft: Draft, settings: Settings, clock: Clock) -> None:
-    """Every export that is new at `[stripe] exports`."""
+    """Every export and report that is new at `[stripe] exports`."""
     location = settings.place(settings.stripe.exports)
     for arrival in tabular.arrivals(draft, clock, location, "stripe_csv"):
-        if _is_report(arrival):
-            arrival.is_kept = False
-            draft.remark(
-                f"{arrival.location} was not read: it is an itemized report, not the payments "
-                f"export."
-            )
-            continue
-        charges, disputes = [], []
+        first = next(iter(arrival.records), None)
+        report = stripe_reports.report_of(first.names) if first else None
+        rows: dict[str, list[dict[str, Any]]] = {}
+        good = 0
         for record in arrival.records:
             try:
-                charge, dispute = charge_and_dispute(record)
+                found = stripe_reports.rows(record, report) if report else export_rows(record)
             except RecordRefused as error:
                 arrival.refuse(record, str(error))
                 continue
-            charges.append(charge)
-            disputes += [dispute] if dispute else []
-        changed = append_changed(draft, "raw.stripe_charges", charges, arrival.arrived_at)
-        append_changed(draft, "raw.stripe_disputes", disputes, arrival.arrived_at)
-        arrival.accepted_count = len(changed)
-        arrival.duplicate_count = len(charges) - len(changed)
+            good += 1
+            for table, row in found.items():
+                rows.setdefault(table, []).append(row)
+        is_news = [
+            len(append_changed(draft, table, rows[table], arrival.arrived_at))
+            for table in sorted(rows)
+        ]
+        arrival.accepted_count = max(is_news, default=0)
+        arrival.duplicate_count = good - arrival.accepted_count
+
+
+def export_rows(record: Record) -> dict[str, dict[str, Any]]:
+    """A row of the payments export, by table."""
+    charge, dispute = charge_and_dispute(record)
+    rows = {"raw.stripe_charges": charge}
+    return rows | {"raw.stripe_disputes": dispute} if dispute else rows

@@ -32,7 +32,7 @@ from pipelines.reader import (
     published,
     usage_columns,
 )
-from pipelines.screens import counted, err, number, out, show, show_facts
+from pipelines.screens import counted, err, money, number, out, show, show_facts
 from pipelines.settings import FILE_NAME, Settings, SettingsError, load
 from pipelines.store import StoreError
 
@@ -766,6 +766,10 @@ def invoices(ctx: click.Context, workspace: str | None, form: str) -> None:
             "order by issued_at desc, invoice_id",
             workspace=workspace,
         )
+    if form == "table":  # links are long: CSV and JSON have them
+        for row in rows:
+            stated = {"PDF": row["pdf_url"], "receipt": row["receipt_url"]}
+            row["documents"] = ", ".join(name for name, url in stated.items() if url) or None
     show(
         rows,
         form,
@@ -780,8 +784,11 @@ def invoices(ctx: click.Context, workspace: str | None, form: str) -> None:
             "total_minor",
             "credits",
             "status",
+            "billing_email",
+            "documents",
         ],
         labels={
+            "billing_email": "billed to",
             "net_minor": "net",
             "vat_minor": "VAT",
             "total_minor": "total",
@@ -817,50 +824,96 @@ def reconcile(ctx: click.Context, workspace: str | None, everything: bool, form:
 
 
 def show_reconciliation(rows: list[dict[str, Any]], form: str, everything: bool) -> None:
+    """What agrees, what waits, what needs a person, and how much is unexplained since when; then
+    the rows that say why. Money is summed within a currency, never across.
+    """
     if form != "table":
         show(rows, form)
         return
-    from pipelines.screens import money
+    show(
+        _standings(rows),
+        form,
+        title="Reconciliation · invoices and charges",
+        labels={"too_little": "too little", "too_much": "too much"},
+        nothing="No invoices or charges have arrived.",
+    )
+    open_rows = [row for row in rows if row["standing"] != "agrees"]
+    if open_rows and not everything:
+        show(
+            _causes(open_rows),
+            form,
+            title="What waits or needs a person, by cause",
+            labels={"too_little": "too little", "too_much": "too much"},
+        )
+    shown = [
+        row
+        | {"since": row["opened_at"].date() if row["opened_at"] else None}
+        | {"subject": f"{row['workspace_id'] or 'unassigned'}\n{row['status']}"}
+        for row in (rows if everything else open_rows)
+    ]
+    show(
+        shown,
+        form,
+        title="One by one" if not everything else "Every invoice and charge",
+        columns=["subject", "reason", "difference_minor", "since", "age_days"],
+        labels={
+            "subject": "workspace, status",
+            "difference_minor": "unexplained",
+            "age_days": "days",
+        },
+        nothing="Nothing waits and nothing needs a person.",
+    )
 
+
+def _unexplained(rows: list[dict[str, Any]], currency: str) -> dict[str, Any]:
+    """Sums of rows of one currency, and the oldest day; nothing of one sign pays for the other."""
+    little = -sum(min(0, row["difference_minor"]) for row in rows)
+    much = sum(max(0, row["difference_minor"]) for row in rows)
+    opened = [row["opened_at"].date() for row in rows if row["opened_at"]]
+    return {
+        "too_little": money(little, currency) if little else None,
+        "too_much": money(much, currency) if much else None,
+        "since": min(opened, default=None),
+    }
+
+
+def _standings(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each standing and currency, what needs a person first."""
     summary = []
-    for currency in sorted({row["currency"] for row in rows}):
-        for standing in ("agrees", "waits", "needs_person"):
+    for standing in ("needs_person", "waits", "agrees"):
+        for currency in sorted({row["currency"] for row in rows}):
             mine = [
-                row for row in rows if row["currency"] == currency and row["standing"] == standing
+                row for row in rows if (row["standing"], row["currency"]) == (standing, currency)
             ]
             if mine:
                 summary.append(
                     {
                         "standing": standing,
                         "currency": currency,
-                        "items": len(mine),
+                        "invoices": sum(row["item_kind"] == "invoice" for row in mine),
+                        "charges": sum(row["item_kind"] == "charge" for row in mine),
                         "billed": money(sum(row["total_minor"] for row in mine), currency),
                         "kept": money(sum(row["kept_minor"] for row in mine), currency),
-                        "unexplained": money(
-                            sum(abs(row["difference_minor"]) for row in mine), currency
-                        ),
-                        "oldest": max(
-                            (row["age_days"] for row in mine if row["age_days"] is not None),
-                            default=None,
-                        ),
                     }
+                    | _unexplained(mine, currency)
                 )
-    show(
-        summary,
-        form,
-        title="Reconciliation · invoices and charges",
-        labels={"oldest": "oldest, days"},
-        nothing="No invoices or charges have arrived.",
-    )
-    shown = rows if everything else [row for row in rows if row["standing"] != "agrees"]
-    show(
-        shown,
-        form,
-        title="What waits or needs a person" if not everything else "Every invoice and charge",
-        columns=["status", "reason", "difference_minor", "age_days"],
-        labels={"difference_minor": "unexplained", "age_days": "days"},
-        nothing="Nothing waits and nothing needs a person.",
-    )
+    return summary
+
+
+def _causes(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each status and currency, a status's currencies side by side, otherwise in the
+    order of `rows`.
+    """
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    seen = {status: place for place, status in enumerate(dict.fromkeys(r["status"] for r in rows))}
+    rows = sorted(rows, key=lambda row: (seen[row["status"]], row["currency"]))
+    for row in rows:
+        groups.setdefault((row["standing"], row["status"], row["currency"]), []).append(row)
+    return [
+        {"standing": standing, "cause": status.replace("_", " "), "items": len(mine)}
+        | _unexplained(mine, currency)
+        for (standing, status, currency), mine in groups.items()
+    ]
 
 
 @main.group(invoke_without_command=True)
@@ -1217,7 +1270,7 @@ def _doctor_stripe(settings: Settings, say: Callable[[bool | None, str], None]) 
     trouble = stripe_api.trouble(settings)
     say(
         trouble is None,
-        f"stripe: {trouble or f'charges can be read ({mode} mode) at {settings.stripe.api_base}'}",
+        f"stripe: {trouble or f'all can be read ({mode} mode) at {settings.stripe.api_base}'}",
     )
 
 

@@ -29,7 +29,10 @@ from pipelines.settings import Settings, SettingsError, load
 # The rooms of the picture in house.md, in the order in which data falls through them.
 GROUPS = (
     ("comes_in", r"raw\..*|staging\.request_(ids|contests)"),
-    ("reconciliation", r"staging\.(charge_.*|reconciliation_.*)|marts\.invoice.*"),
+    (
+        "reconciliation",
+        r"staging\.(charge_.*|contested_.*|reconciliation_.*|stripe_.*)|marts\.(invoice|payout).*",
+    ),
     ("staging", r"staging\..*"),
     ("usage", r"marts\.(requests|usage_.*|keys|fallback_.*)"),
     ("credits", r"marts\.credit_.*"),

@@ -184,7 +184,7 @@ MISSING = {
     "member_name": "all API calls",
 }
 LONGEST_ID = 28
-MONEY = ("_minor", "billed", "kept", "unexplained")
+MONEY = ("_minor", "billed", "kept", "unexplained", "too_little", "too_much")
 FOLDED = {"reason", "message", "subject", "item_id", "key_name", "workspace_name", "model"}
 LABELS = {
     "request_count": "requests",

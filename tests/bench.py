@@ -36,6 +36,7 @@ from pathlib import Path
 import duckdb
 
 from assets.requests import INDEX_FILES
+from pipelines import contents
 
 REPOSITORY = Path(__file__).parents[1]
 PAGE = REPOSITORY / "docs" / "benchmarks.md"
@@ -47,6 +48,7 @@ EVERY = 1_000  # one line in so many is repeated, or spoilt
 SHORT_HISTORY, LONG_HISTORY = 4, 400  # days
 HISTORY_LINES = 50_000  # a day of history
 IDS = 100_000_000  # that the id check is measured against
+CHARGES = 1_000_000  # that are reconciled, with as many invoices
 
 # Every canonical field (contract, "Inputs") with the type that the bare engine is told.
 CANONICAL: Mapping[str, str] = {
@@ -122,6 +124,47 @@ while next(events) != Started("model"):
     pass
 wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
 events.close()
+cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+print(json.dumps({"wall": wall, "cpu": cpu, "rss": after.ru_maxrss * 1024}))
+"""
+
+RECONCILING = """
+import json, resource, sys, time
+from pathlib import Path
+from pipelines import contents
+from pipelines.calendar import Clock
+from pipelines.settings import Settings
+from pipelines.store import connect, write_parquet
+from datetime import date
+folder, models = Path(sys.argv[1]), contents.models()
+target, is_told = "marts.invoice_reconciliation", len(sys.argv) > 2
+wanted = {target}
+for model in reversed(models.order):
+    if model.name in wanted:
+        wanted |= set(model.inputs)
+connection = connect(folder)
+values = Settings().parameters() | Clock.at(day=date(2026, 11, 20)).parameters()
+def stand(name, file):
+    rows = f"from read_parquet('{file}')" if file.exists() else models.empty(name)
+    connection.execute(f"create view {name} as {rows}")
+for name in sorted(wanted & models.raw.keys()):
+    stand(name, folder / f"{name}.parquet")
+before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+for model in models.order:
+    if model.name not in wanted:
+        continue
+    since = time.perf_counter()
+    if model.is_view:
+        connection.execute(f"create view {model.name} as {model.sql}")
+        continue
+    file = folder / f"built.{model.name}.parquet"
+    bound = {name: values[name] for name in model.parameters}
+    sql = f"select * from ({model.sql}\\n) order by {', '.join(model.grain)}"
+    write_parquet(connection, sql, file, bound)
+    stand(model.name, file)
+    if is_told:
+        print(f"{model.name} {time.perf_counter() - since:.2f}", file=sys.stderr)
+wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
 cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 print(json.dumps({"wall": wall, "cpu": cpu, "rss": after.ru_maxrss * 1024}))
 """
@@ -314,6 +357,110 @@ class Ids:
         return itself(ID_CHECK, REPOSITORY, str(self.folder))
 
 
+@dataclass(frozen=True)
+class Money:
+    """Where reconciling is measured: raw tables of a gateway's invoices and of Stripe's charges."""
+
+    folder: Path
+
+    def prepare(self, count: int) -> None:
+        """`count` invoices and as many charges. Nine in ten are top-ups, whose charges name them;
+        the rest are subscriptions, named by the Stripe invoice alone. One in fifty was refunded,
+        one in a hundred not paid, one in a thousand paid twice.
+        """
+        if self.folder.exists():
+            return
+        self.folder.mkdir()
+        connection = duckdb.connect()
+        connection.execute("set enable_progress_bar = false")
+        connection.execute(
+            f"""create table numbers as
+            select
+                i,
+                substr(md5(i || 'money'), 1, 24) as word,
+                i % 10 = 0 as is_subscription,
+                timestamp '2026-01-01' + to_seconds(i * 27) as moment,
+                1000 + hash(i, 1) % 90000 as minor,
+                'ws_' || hash(i, 2) % {WORKSPACES} as workspace_id,
+            from range({count}) as drawn(i)"""
+        )
+        stamp = "'api' as origin, true as livemode, moment as created_at, 'usd' as currency"
+        arrived = "md5(word) as record_sha256, moment as arrived_at"
+        names = (
+            "json_object('infery_invoice_id', 'inv_' || word, 'workspace_id', workspace_id)"
+            "::varchar"
+        )
+        metadata = f"case when is_subscription then '{{}}' else {names} end as metadata"
+        tables = {
+            "raw.invoices": """select 'inv_' || word as infery_invoice_id, workspace_id,
+                case when is_subscription then 'subscription' else 'topup' end as kind,
+                moment as issued_at, 'usd' as currency, minor as net_minor, 0::bigint as vat_minor,
+                minor as total_minor, 10::decimal(18, 9) as credits,
+                'pi_' || word as payment_intent_id, null::varchar as stripe_invoice_id,
+                'paid' as status, null::varchar as pdf_url, null::varchar as receipt_url,
+                'file' as source_object, i as source_line, moment as arrived_at from numbers""",
+            "raw.stripe_charges": f"""select 'ch_' || word as charge_id, {stamp},
+                'succeeded' as status, minor as amount_minor, minor as amount_captured_minor,
+                case when i % 50 = 0 then 500 else 0 end as amount_refunded_minor, true as captured,
+                false as refunded, false as disputed, 'pi_' || word as payment_intent_id,
+                null::varchar as stripe_invoice_id, 'cus_' || workspace_id as customer_id,
+                'txn_' || word as balance_transaction_id, null::varchar as description,
+                'https://pay.example/' || word as receipt_url, {metadata}, {arrived}
+                from (
+                    from numbers where i % 100 <> 1
+                    union all by name
+                    select * replace (word || 'again' as word, 'x' as workspace_id)
+                    from numbers where i % 1000 = 2
+                )""",
+            "raw.stripe_refunds": f"""select 're_' || word as refund_id, {stamp},
+                'ch_' || word as charge_id, null::varchar as payment_intent_id,
+                'succeeded' as status, 500::bigint as amount_minor, null::varchar as failure_reason,
+                null::varchar as reason, 'refund' as reporting_category, '{{}}' as metadata,
+                {arrived} from numbers where i % 50 = 0""",
+            "raw.stripe_invoices": f"""select 'in_' || word as stripe_invoice_id, {stamp},
+                'paid' as status, minor as total_minor, minor as amount_due_minor,
+                minor as amount_paid_minor, 0::bigint as starting_balance_minor,
+                0::bigint as ending_balance_minor, {names} as metadata,
+                '{{}}' as subscription_metadata, '[]' as line_metadata, {arrived}
+                from numbers where is_subscription""",
+            "raw.stripe_invoice_payments": f"""select 'inpay_' || word as invoice_payment_id,
+                {stamp}, 'in_' || word as stripe_invoice_id, 'paid' as status,
+                'payment_intent' as payment_type, 'pi_' || word as payment_intent_id,
+                minor as amount_paid_minor, {arrived} from numbers where is_subscription""",
+        }
+        shapes = contents.raw_tables()
+        for table, select in tables.items():
+            columns = {name: kind for name, (kind, _) in shapes[table].columns.items()}
+            stated = {column[0] for column in connection.execute(select).description or []}
+            typed = ", ".join(
+                f"{name if name in stated else 'null'}::{kind} as {name}"
+                for name, kind in columns.items()
+            )
+            connection.execute(
+                f"copy (select {typed} from ({select})) to '{self.folder}/{table}.parquet' "
+                "(format parquet, compression zstd)"
+            )
+
+    def join(self) -> Measured:
+        """The bare engine: a hash join of the two tables by the PaymentIntent, written."""
+        target = self.folder / "joined.parquet"
+        charges, invoices = (
+            f"read_parquet('{self.folder}/{table}.parquet')"
+            for table in ("raw.stripe_charges", "raw.invoices")
+        )
+        statement = (
+            f"copy (select * from {charges} as charges join {invoices} as invoices "
+            f"using (payment_intent_id)) to '{target}' (format parquet, compression zstd)"
+        )
+        done = itself(FLOOR, self.folder, statement)
+        target.unlink()
+        return done
+
+    def reconcile(self, *options: str) -> Measured:
+        """Every model from raw to the mart, written one after the other as a night writes it."""
+        return itself(RECONCILING, REPOSITORY, str(self.folder), *options)
+
+
 # ---- what arrives ---------------------------------------------------------------------------
 
 SPOILT: Sequence[Callable[[bytes], bytes]] = (
@@ -455,7 +602,7 @@ def compare(
     file: Path, folder: Path, lines: int, rounds: int, only: Sequence[str] = ()
 ) -> dict[str, list[Measured]]:
     """Everything in turn, `rounds` times; or `only` some of it."""
-    bench, index = Bench(folder), Ids(folder / "ids")
+    bench, index, money = Bench(folder), Ids(folder / "ids"), Money(folder / "money")
     places = {name: folder / place for name, place in PLACES.items()}
     say = functools.partial(print, file=sys.stderr, flush=True)
     arrivals: Mapping[str, Callable[[], Path]] = {
@@ -479,6 +626,8 @@ def compare(
             bench.set_up(name, days, HISTORY_LINES, lines / HISTORY_LINES)
     if not only or "id check" in only:
         index.prepare(lines)
+    if not only or "reconciliation" in only:
+        money.prepare(CHARGES)
     runs: dict[str, list[Measured]] = {}
 
     def keep(name: str, *found: Measured) -> None:
@@ -505,6 +654,9 @@ def compare(
                     keep("one request found", run(bench.house, "request", first_request(file)))
         if index.folder.exists():
             keep("id check", index.check())
+        if money.folder.exists():
+            keep("join of charges and invoices", money.join())
+            keep("reconciliation", money.reconcile())
     return runs
 
 
@@ -532,6 +684,7 @@ def claims(middle: Mapping[str, Measured]) -> list[Claim]:
     short, long = (middle[f"{days} days before it"] for days in (SHORT_HISTORY, LONG_HISTORY))
     landed = [middle[f"landing, {days} days before it"] for days in (SHORT_HISTORY, LONG_HISTORY)]
     check = middle["id check"]
+    join, reconciled = middle["join of charges and invoices"], middle["reconciliation"]
     limits = {
         "a clean day ÷ the engine": (clean, 2.0),
         "what 0.1 % duplicates add to that": (
@@ -555,6 +708,10 @@ def claims(middle: Mapping[str, Measured]) -> list[Claim]:
         "the id check ÷ the engine, by 100 M ids": (
             (check.wall / floor.wall, check.cpu / floor.cpu),
             0.4,
+        ),
+        "reconciling a million charges with a million invoices ÷ their join": (
+            (reconciled.wall / join.wall, reconciled.cpu / join.cpu),
+            3.0,
         ),
     }
     found = [
@@ -629,6 +786,10 @@ A day's night is compared less the empty night; only where histories are compare
   night, from its begin until every record is accounted for and its id held against all others;
   timed around that. **One request found**: `meterhouse request` in the longer of them.
 - **id check**: the ids of the day against an index of {IDS:,} others in {LONG_HISTORY} files.
+- **reconciliation**: {CHARGES:,} charges, as many gateway invoices, a tenth of them behind Stripe
+  invoices: every model from raw to `marts.invoice_reconciliation`, each written as a night does.
+  **Join of charges and invoices**: the bare engine's hash join of the two raw tables, all columns
+  written.
 """
 
 

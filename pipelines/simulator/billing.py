@@ -3,6 +3,7 @@
 Each case states the reconciliation status it must get; nothing here computes one.
 """
 
+import hashlib
 import random
 import string
 from datetime import UTC, date, datetime, timedelta
@@ -116,6 +117,8 @@ def bill(
             }
         )
     books.charge_nobody_billed(workspaces, last_day)
+    books.name_customers(workspaces, _epoch(since - timedelta(days=30)))
+    books.pay_out(since, last_day)
     # The account's clock is midnight after the last day. The test charge is served to a live key.
     as_of = _epoch(last_day + timedelta(days=1))
     account = stripe_account.account(books.objects, as_of=as_of, mixed_modes=True)
@@ -232,7 +235,10 @@ class _Books:
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng
-        kinds = ("charge", "refund", "dispute", "balance_transaction", "payment_intent")
+        kinds = (
+            *("charge", "refund", "dispute", "balance_transaction", "payment_intent"),
+            *("invoice", "invoice_payment", "payout", "customer"),
+        )
         self.objects: dict[str, list[Object]] = {kind: [] for kind in kinds}
         self.lone_charges: list[Row] = []
 
@@ -272,6 +278,8 @@ class _Books:
         if case == "charged_too_little":
             total = invoice["net_minor"] - 2_00
         charge = self._charge(invoice, metadata, at, total)
+        if order["kind"] == "subscription":
+            self._renewal(invoice, metadata, charge, issued)
         if case == "charged_twice":
             again = invoice | {"payment_intent_id": self.new_id("pi_3")}
             self._charge(again, metadata, at + 41, total)
@@ -304,6 +312,103 @@ class _Books:
             at = _epoch(last_day - timedelta(days=days_ago)) + 11 * 3600
             charge = self._charge(nobodys, metadata, at, nobodys["total_minor"])
             self._alone(charge, "missing_in_gateway", case)
+
+    def name_customers(self, workspaces: list[Row], since: int) -> None:
+        """Each workspace's billing contact."""
+        for number, workspace in enumerate(workspaces):
+            self.objects["customer"].append(
+                stripe_account.customer(
+                    id=_customer_id(workspace),
+                    created=since + number,
+                    currency=workspace["currency"],
+                    email=workspace["billing_email"],
+                    name=workspace["name"],
+                )
+            )
+
+    def _renewal(self, invoice: Row, metadata: Row, charge: Object, at: int) -> None:
+        """Stripe's own bill of a subscription's renewal, paid by the charge."""
+        line = stripe_account.invoice_line(
+            id=_id_of("il_1", invoice),
+            amount=invoice["net_minor"],
+            currency=invoice["currency"],
+            invoice=invoice["stripe_invoice_id"],
+            metadata={"workspace_id": invoice["workspace_id"]},
+        )
+        subscription = {
+            "subscription": "sub_" + str(invoice["workspace_id"]).removeprefix("ws_").title(),
+            "metadata": {"workspace_id": invoice["workspace_id"]},
+        }
+        bill = stripe_account.invoice(
+            id=invoice["stripe_invoice_id"],
+            amount_paid=invoice["total_minor"],
+            billing_reason="subscription_cycle",
+            created=at,
+            currency=invoice["currency"],
+            customer=_customer_id(invoice),
+            ending_balance=0,
+            metadata=dict(metadata),
+            number=invoice["infery_invoice_id"],
+            parent={"type": "subscription_details", "subscription_details": subscription},
+            status="paid",
+            total=invoice["total_minor"],
+            total_excluding_tax=invoice["net_minor"],
+            total_taxes=[{"amount": invoice["vat_minor"]}] if invoice["vat_minor"] else [],
+        )
+        bill["lines"]["data"].append(line)
+        bill["status_transitions"] |= {"finalized_at": at, "paid_at": charge["created"]}
+        self.objects["invoice"].append(bill)
+        self.objects["invoice_payment"].append(
+            stripe_account.invoice_payment(
+                id=_id_of("inpay_1", invoice),
+                amount_paid=invoice["total_minor"],
+                amount_requested=invoice["total_minor"],
+                created=at,
+                currency=invoice["currency"],
+                invoice=bill["id"],
+                payment={"type": "payment_intent", "payment_intent": charge["payment_intent"]},
+                status="paid",
+                status_transitions={"canceled_at": None, "paid_at": charge["created"]},
+            )
+        )
+
+    def pay_out(self, since: date, last_day: date) -> None:
+        """Each Monday what is available goes to the bank, and arrives on Wednesday."""
+        end = _epoch(last_day + timedelta(days=1))
+        monday = since + timedelta(days=-since.weekday() % 7)
+        while (at := _epoch(monday) + 3600) < end:
+            going = [
+                row
+                for row in self.objects["balance_transaction"]
+                if "_payout" not in row and row["available_on"] <= at and row["type"] != "payout"
+            ]
+            amount = sum(row["net"] for row in going)
+            if amount > 0:
+                has_arrived = at + 2 * 86_400 < end
+                payout = stripe_account.payout(
+                    id=f"po_1Local{monday:%Y%m%d}",
+                    amount=amount,
+                    arrival_date=at + 2 * 86_400,
+                    balance_transaction=f"txn_1Payout{monday:%Y%m%d}",
+                    created=at,
+                    reconciliation_status="completed" if has_arrived else "in_progress",
+                    status="paid" if has_arrived else "in_transit",
+                )
+                move = stripe_account.balance_transaction(
+                    id=payout["balance_transaction"],
+                    amount=-amount,
+                    available_on=at,
+                    created=at,
+                    description=payout["description"],
+                    reporting_category="payout",
+                    source=payout["id"],
+                    type="payout",
+                )
+                self.objects["balance_transaction"].append(move)
+                self.objects["payout"].append(payout)
+                for row in (*going, move):
+                    row["_payout"] = payout["id"]
+            monday += timedelta(days=7)
 
     def _alone(self, charge: Object, status: str, case: str) -> None:
         row = {"item_id": charge["id"], "item_kind": "charge", "status": status, "case": case}
@@ -465,6 +570,12 @@ class _Books:
         )
         self.objects["balance_transaction"].append(transaction)
         return str(transaction["id"])
+
+
+def _id_of(prefix: str, invoice: Row) -> str:
+    """An id that follows from the invoice's own."""
+    digest = hashlib.sha256(f"{prefix} {invoice['infery_invoice_id']}".encode()).hexdigest()
+    return f"{prefix}Local{digest[:18]}"
 
 
 def _customer_id(invoice: Row) -> str:

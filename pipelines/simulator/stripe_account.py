@@ -19,6 +19,8 @@ def account(objects: dict[str, list[Object]], *, as_of: int, mixed_modes: bool =
     as_of: the account's clock in epoch seconds; events older than 30 days before it are gone.
     mixed_modes: a key sees test and live objects alike. Stripe never does this; but a warehouse
     that was once fed with the other mode's key holds both, and so does this one, in one night.
+    A balance transaction's `_payout` is its automatic payout, which the list can be filtered by and
+    the object does not show. `["forbidden"]` may name resources that no key may read.
     """
     identity = {
         "id": "acct_1MeterhouseLocal",
@@ -57,6 +59,37 @@ def balance_transaction(**fields: Any) -> Object:
 
 def payment_intent(**fields: Any) -> Object:
     return deepcopy(PAYMENT_INTENT) | fields
+
+
+def invoice(**fields: Any) -> Object:
+    """What is due and left follows from the total, unless stated."""
+    whole = deepcopy(INVOICE) | fields
+    for name in ("amount_due", "subtotal", "subtotal_excluding_tax", "total_excluding_tax"):
+        if name not in fields:
+            whole[name] = whole["total"]
+    if "amount_remaining" not in fields:
+        whole["amount_remaining"] = max(0, whole["amount_due"] - whole["amount_paid"])
+    return whole
+
+
+def invoice_line(**fields: Any) -> Object:
+    return deepcopy(INVOICE_LINE) | fields
+
+
+def invoice_payment(**fields: Any) -> Object:
+    return deepcopy(INVOICE_PAYMENT) | fields
+
+
+def credit_note(**fields: Any) -> Object:
+    return deepcopy(CREDIT_NOTE) | fields
+
+
+def payout(**fields: Any) -> Object:
+    return deepcopy(PAYOUT) | fields
+
+
+def customer(**fields: Any) -> Object:
+    return deepcopy(CUSTOMER) | fields
 
 
 def _none(names: str) -> Object:
@@ -231,4 +264,180 @@ PAYMENT_INTENT: Object = {
     **_none("statement_descriptor statement_descriptor_suffix"),
     "status": "succeeded",
     **_none("transfer_data transfer_group"),
+}
+
+INVOICE_LINE: Object = {
+    "id": "il_0",
+    "object": "line_item",
+    "amount": 0,
+    "currency": "gbp",
+    "description": None,
+    "discount_amounts": [],
+    "discountable": True,
+    "discounts": [],
+    "invoice": None,
+    "livemode": True,
+    "metadata": {},
+    "parent": None,
+    "period": {"end": 0, "start": 0},
+    "pretax_credit_amounts": [],
+    "pricing": None,
+    "quantity": 1,
+    "quantity_decimal": None,
+    "subscription": None,
+    "subtotal": 0,
+    "taxes": None,
+}
+
+INVOICE: Object = {
+    "id": "in_0",
+    "object": "invoice",
+    "account_country": "GB",
+    "account_name": "Infery (simulated)",
+    "account_tax_ids": None,
+    "amount_due": 0,
+    "amount_overpaid": 0,
+    "amount_paid": 0,
+    "amount_remaining": 0,
+    "amount_shipping": 0,
+    "application": None,
+    "attempt_count": 0,
+    "attempted": False,
+    "auto_advance": False,
+    "automatic_tax": {"enabled": False} | _none("disabled_reason liability provider status"),
+    "automatically_finalizes_at": None,
+    "billing_reason": "manual",
+    "collection_method": "charge_automatically",
+    "created": 0,
+    "currency": "gbp",
+    **_none("custom_fields customer customer_account customer_address customer_email"),
+    **_none("customer_name customer_phone customer_shipping"),
+    "customer_tax_exempt": "none",
+    "customer_tax_ids": [],
+    **_none("default_payment_method default_source"),
+    "default_tax_rates": [],
+    "description": None,
+    "discounts": [],
+    **_none("due_date effective_at ending_balance footer from_invoice hosted_invoice_url"),
+    "invoice_pdf": None,
+    "issuer": {"type": "self"},
+    **_none("last_finalization_error latest_revision"),
+    "lines": {"object": "list", "data": [], "has_more": False, "url": "/v1/invoices/in_0/lines"},
+    "livemode": True,
+    "metadata": {},
+    **_none("next_payment_attempt number on_behalf_of parent"),
+    "payment_settings": _none("default_mandate payment_method_options payment_method_types"),
+    "period_end": 0,
+    "period_start": 0,
+    "post_payment_credit_notes_amount": 0,
+    "pre_payment_credit_notes_amount": 0,
+    **_none("receipt_number rendering shipping_cost shipping_details"),
+    "starting_balance": 0,
+    "statement_descriptor": None,
+    "status": "draft",
+    "status_transitions": _none("finalized_at marked_uncollectible_at paid_at voided_at"),
+    "subscription": None,
+    "subtotal": 0,
+    "subtotal_excluding_tax": 0,
+    "test_clock": None,
+    "total": 0,
+    "total_discount_amounts": [],
+    "total_excluding_tax": 0,
+    **_none("total_pretax_credit_amounts total_taxes webhooks_delivered_at"),
+}
+
+INVOICE_PAYMENT: Object = {
+    "id": "inpay_0",
+    "object": "invoice_payment",
+    "amount_paid": None,
+    "amount_requested": 0,
+    "created": 0,
+    "currency": "gbp",
+    "invoice": None,
+    "is_default": True,
+    "livemode": True,
+    "payment": {"type": "payment_intent"},
+    "status": "open",
+    "status_transitions": _none("canceled_at paid_at"),
+}
+
+CREDIT_NOTE: Object = {
+    "id": "cn_0",
+    "object": "credit_note",
+    "amount": 0,
+    "amount_shipping": 0,
+    "created": 0,
+    "currency": "gbp",
+    **_none("customer customer_account customer_balance_transaction"),
+    "discount_amount": 0,
+    "discount_amounts": [],
+    **_none("effective_at invoice"),
+    "lines": {"object": "list", "data": [], "has_more": False, "url": "/v1/credit_notes/cn_0"},
+    "livemode": True,
+    "memo": None,
+    "metadata": {},
+    **_none("number out_of_band_amount pdf"),
+    "post_payment_amount": 0,
+    "pre_payment_amount": 0,
+    "pretax_credit_amounts": [],
+    "reason": None,
+    "refunds": [],
+    "shipping_cost": None,
+    "status": "issued",
+    "subtotal": 0,
+    "subtotal_excluding_tax": 0,
+    "total": 0,
+    **_none("total_excluding_tax total_taxes"),
+    "type": "pre_payment",
+    "voided_at": None,
+}
+
+PAYOUT: Object = {
+    "id": "po_0",
+    "object": "payout",
+    "amount": 0,
+    **_none("application_fee application_fee_amount"),
+    "arrival_date": 0,
+    "automatic": True,
+    "balance_transaction": None,
+    "created": 0,
+    "currency": "gbp",
+    "description": "STRIPE PAYOUT",
+    "destination": "ba_1MeterhouseLocal",
+    **_none("failure_balance_transaction failure_code failure_message"),
+    "livemode": True,
+    "metadata": {},
+    "method": "standard",
+    **_none("original_payout payout_method"),
+    "reconciliation_status": "completed",
+    "reversed_by": None,
+    "source_type": "card",
+    "statement_descriptor": None,
+    "status": "paid",
+    "trace_id": {"status": "supported", "value": None},
+    "type": "bank_account",
+}
+
+CUSTOMER: Object = {
+    "id": "cus_0",
+    "object": "customer",
+    "address": ADDRESS,
+    "balance": 0,
+    "created": 0,
+    "currency": "gbp",
+    "default_source": None,
+    "delinquent": False,
+    **_none("description discount email"),
+    "invoice_prefix": "LOCAL",
+    "invoice_settings": _none("custom_fields default_payment_method footer")
+    | {"rendering_options": None},
+    "livemode": True,
+    "metadata": {},
+    "name": None,
+    "next_invoice_sequence": 1,
+    "phone": None,
+    "preferred_locales": [],
+    "shipping": None,
+    "tax_exempt": "none",
+    "test_clock": None,
 }

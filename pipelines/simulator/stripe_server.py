@@ -59,6 +59,13 @@ RESOURCES = {
         "balance_transaction", frozenset({"currency", "payout", "source", "type"})
     ),
     "payment_intents": Resource("payment_intent", frozenset({"customer"})),
+    "invoices": Resource(
+        "invoice", frozenset({"collection_method", "customer", "status", "subscription"})
+    ),
+    "invoice_payments": Resource("invoice_payment", frozenset({"invoice", "payment", "status"})),
+    "credit_notes": Resource("credit_note", frozenset({"customer", "invoice"})),
+    "payouts": Resource("payout", frozenset({"destination", "status"})),
+    "customers": Resource("customer", frozenset({"email"})),
     "events": Resource("event", frozenset({"type", "types"})),
 }
 PAGING = {"limit", "starting_after", "ending_before", "expand", "created"}
@@ -70,7 +77,9 @@ EXPANDABLE = {
     "latest_charge",
     "source",
     "refunds",
+    "customer",
 }
+LINES_SHOWN = 10  # of an invoice, with the invoice; the others have a list of their own
 
 
 @dataclass(frozen=True)
@@ -153,10 +162,7 @@ def app(
         fault = next(coming, "ok")
         if fault == "slow":
             await asyncio.sleep(slow_seconds)
-        try:
-            response = _failure(fault) or JSONResponse(_answer(content, request))
-        except Refused as refused:
-            response = JSONResponse({"error": refused.error}, refused.status)
+        response = respond(content, request, fault)
         if fault == "cut":
             response.headers["content-length"] = str(len(response.body))
             response.body = bytes(response.body)[: len(response.body) // 2]
@@ -170,6 +176,14 @@ def app(
 
     methods = ["GET", "POST", "DELETE"]
     return Starlette(routes=[Route("/{path:path}", endpoint, methods=methods)])
+
+
+def respond(account: Object, request: Request, fault: str = "ok") -> Response:
+    """What a request is answered; "slow" and "cut" are the way of an answer, not an answer."""
+    try:
+        return _failure(fault) or JSONResponse(_answer(account, request))
+    except Refused as refused:
+        return JSONResponse({"error": refused.error}, refused.status)
 
 
 class Refused(Exception):
@@ -209,6 +223,8 @@ def _answer(account: Object, request: Request) -> Object:
             400, f"Invalid Stripe API version: {version}. This local Stripe speaks {API_VERSION}."
         )
     parts = request.url.path.strip("/").split("/")
+    if len(parts) == 4 and parts[1] == "invoices" and parts[3] == "lines":
+        return _lines(_View(account, livemode), parts[2], request)
     is_known = len(parts) in (2, 3) and parts[0] == "v1" and parts[1] in {*RESOURCES, "account"}
     if (
         request.method != "GET"
@@ -216,6 +232,10 @@ def _answer(account: Object, request: Request) -> Object:
         or (parts[1] == "account") != (parts[1:] == ["account"])
     ):
         raise Refused(404, f"Unrecognized request URL ({request.method}: {request.url.path}).")
+    if parts[1] in account.get("forbidden", ()):
+        raise Refused(
+            403, f"The provided key does not have the required permissions for {parts[1]}."
+        )
     if parts[1] == "account":
         identity: Object = account["account"]
         return identity
@@ -244,6 +264,22 @@ def _mode(request: Request) -> bool:
     return form[2] == "live"
 
 
+def _lines(seen: "_View", invoice_id: str, request: Request) -> Object:
+    """The lines of an invoice, in their order."""
+    value = dict(request.query_params.multi_items())
+    _refuse_unknown(value, {"limit", "starting_after"})
+    rows = seen.get("invoice", invoice_id, status=404)["lines"]["data"]
+    ids = [row["id"] for row in rows]
+    first = ids.index(value["starting_after"]) + 1 if "starting_after" in value else 0
+    last = first + _integer("limit", value.get("limit", str(PAGE_DEFAULT)))
+    return {
+        "object": "list",
+        "data": rows[first:last],
+        "has_more": last < len(rows),
+        "url": request.url.path,
+    }
+
+
 def _page(seen: "_View", resource: Resource, request: Request) -> Object:
     given = request.query_params.multi_items()
     _refuse_unknown((name for name, _ in given), PAGING | resource.filters)
@@ -260,7 +296,10 @@ def _page(seen: "_View", resource: Resource, request: Request) -> Object:
     rows = [row for row in seen.all(resource.kind) if _in_window(row["created"], value)]
     wanted_types = [text for name, text in given if name.startswith("types[")]
     for name in resource.filters & value.keys():
-        rows = [row for row in rows if row.get(name) == value[name]]
+        rows = [row for row in rows if _filtered_by(row, name) == value[name]]
+    for name in value:
+        if found := re.fullmatch(r"payment\[(\w+)\]", name):
+            rows = [row for row in rows if row["payment"].get(found[1]) == value[name]]
     if wanted_types:
         rows = [row for row in rows if row["type"] in wanted_types]
     rows.sort(key=_place, reverse=True)
@@ -289,6 +328,11 @@ def _page(seen: "_View", resource: Resource, request: Request) -> Object:
     }
 
 
+def _filtered_by(row: Object, name: str) -> Any:
+    """The value a filter goes by; a balance transaction does not show its payout."""
+    return row.get("_payout") if name == "payout" else row.get(name)
+
+
 def _place(row: Object) -> tuple[int, str]:
     return row["created"], row["id"]
 
@@ -300,9 +344,9 @@ def _refuse_unknown(names: Iterable[str], known: Iterable[str]) -> None:
         base = form[1] if form else name
         has_bracket = form is not None and form[2] is not None
         fits = (
-            base in {"created", "expand", "types"}
+            base in {"created", "expand", "types", "payment"}
             if has_bracket
-            else base not in {"expand", "types"}
+            else base not in {"expand", "types", "payment"}
         )
         if base not in allowed or not fits or (base == "created" and name not in WINDOW):
             raise Refused(
@@ -337,6 +381,11 @@ class _View:
         self.account = account
         self.mode = None if account.get("mixed_modes") else livemode
         self.charges = {charge["id"]: charge for charge in account["objects"].get("charge", [])}
+        self.others = {
+            row["id"]: row
+            for kind in ("refund", "dispute", "payout")
+            for row in account["objects"].get(kind, [])
+        }
 
     def all(self, kind: str) -> list[Object]:
         if kind == "event":
@@ -357,7 +406,10 @@ class _View:
 
     def expanded(self, row: Object, paths: list[str]) -> Object:
         """A copy of `row` with the ids at dotted `paths` replaced by their objects."""
-        row = dict(row)
+        row = {name: value for name, value in row.items() if not name.startswith("_")}
+        if row["object"] == "invoice" and len(row["lines"]["data"]) > LINES_SHOWN:
+            shown = row["lines"]["data"][:LINES_SHOWN]
+            row["lines"] = row["lines"] | {"data": shown, "has_more": True}
         for path in paths:
             name, _, rest = path.partition(".")
             if name not in EXPANDABLE or name not in row:
@@ -366,6 +418,8 @@ class _View:
                 row[name] = self._refunds(row["id"])
             elif isinstance(row[name], dict):
                 row[name] = self.expanded(row[name], [rest] if rest else [])
+            elif name == "customer" and row[name] is not None:
+                row[name] = self._customer(row[name])
             elif row[name] is not None:
                 row[name] = self.expanded(self._any(row[name]), [rest] if rest else [])
         return row
@@ -377,6 +431,13 @@ class _View:
                     found: Object = row
                     return found
         raise Refused(400, f"No such object: '{object_id}'", code="resource_missing")
+
+    def _customer(self, customer_id: str) -> Object:
+        """A customer, or what stays of one that was deleted."""
+        for row in self.account["objects"].get("customer", []):
+            if row["id"] == customer_id:
+                return dict(row)
+        return {"id": customer_id, "object": "customer", "deleted": True}
 
     def _refunds(self, charge_id: str) -> Object:
         rows = sorted(
@@ -396,8 +457,8 @@ class _View:
         charge_id = row.get("charge") or row.get("source")
         if charge_id in self.charges:
             return bool(self.charges[charge_id]["livemode"])
-        if row["object"] == "balance_transaction" and charge_id:
-            return self._livemode(self._any(charge_id))
+        if row["object"] == "balance_transaction" and charge_id in self.others:
+            return self._livemode(self.others[charge_id])
         return True
 
     def _events(self) -> list[Object]:

@@ -5,35 +5,54 @@
 -- (role conflict) while the money stays on the charge's own row. A dead charge contradicts nobody.
 --
 -- grain: charge_id, invoice_id
-with named as (
-    select
-        charge_id,
-        infery_invoice_id as invoice_id,
-        min(rung) as rung,
-        arg_min(matched_by, rung) as matched_by,
-        count(*) over (partition by charge_id) as named_count,
-    from staging.charge_claims
-    where infery_invoice_id is not null
+with contradictions as (
+    select charge_id, infery_invoice_id, min(rung) as rung
+    from staging.contested_claims
+    where is_contradiction and state in ('settled', 'waiting') and infery_invoice_id is not null
     group by 1, 2
+),
+
+named as (
+    select ladders.*, ladders.state as role
+    from staging.charge_ladders as ladders
+    where state <> 'test' and not has_several
+    union all by name
+    select
+        contradictions.charge_id,
+        contradictions.infery_invoice_id,
+        contradictions.rung,
+        'conflict' as role,
+        ladders.created_at,
+        ladders.currency,
+        0 as amount_minor,
+        ladders.payment_intent_id,
+        ladders.stripe_invoice_id,
+        ladders.first_workspace_id,
+        ladders.last_workspace_id,
+    from contradictions
+    inner join staging.charge_ladders as ladders using (charge_id)
 )
 
 select
     charge_id,
-    invoice_id,
-    matched_by,  -- the strongest rung that named this invoice
+    infery_invoice_id as invoice_id,
+    case rung
+        when 1 then 'charge_metadata' when 2 then 'charge_invoice_id'
+        when 3 then 'payment_intent_metadata' when 4 then 'stripe_invoice_metadata'
+        when 5 then 'subscription_metadata' when 6 then 'gateway_reference'
+        when 7 then 'report_invoice_id'
+    end as matched_by,  -- the strongest rung that named this invoice
     rung,  -- its number, 1 is the strongest
-    case
-        when named_count > 1 then 'conflict'
-        else charges.state
-    end as role,  -- settled | waiting | dead | conflict
-    case
-        when named_count > 1 then 0
-        when charges.state = 'settled' then charges.amount_captured_minor
-        else charges.amount_minor
-    end as amount_minor,  -- captured; asked for, while no money came; 0 in a conflict
-    charges.currency,
-    charges.created_at as charged_at,
+    role,  -- settled | waiting | dead | conflict
+    amount_minor,  -- captured; asked for, while no money came; 0 in a conflict
+    named.currency,
+    named.created_at as charged_at,
+    named.payment_intent_id,  -- the charge's
+    named.stripe_invoice_id,  -- the one the charge paid
+    named.currency <> invoices.currency as is_other_currency,  -- than the invoice's
+    coalesce(
+        first_workspace_id <> invoices.workspace_id or last_workspace_id <> invoices.workspace_id,
+        false
+    ) as is_other_workspace,  -- a rung of the charge claims another than the invoice's
 from named
-inner join staging.charges using (charge_id)
-inner join staging.invoices on invoices.infery_invoice_id = named.invoice_id
-where named_count = 1 or charges.state in ('settled', 'waiting')
+inner join staging.invoices as invoices using (infery_invoice_id)

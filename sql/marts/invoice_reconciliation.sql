@@ -6,7 +6,15 @@
 -- is zero.
 --
 -- grain: item_id
-with judged as (
+with dated_items as (
+    select
+        *,
+        coalesce($today - last_waiting_at::date <= $reconciliation_pending_days, false) as is_fresh,
+        $today - began_at::date <= $reconciliation_settle_days as is_young,
+    from staging.reconciliation_items
+),
+
+judged as (
     select
         *,
         case
@@ -17,7 +25,7 @@ with judged as (
                 when has_lost_dispute then 'dispute_lost'
                 when failed_refund_at is not null then 'refund_failed'
                 when refunded_minor > 0 and held_minor <= 0 then 'refunded_full'
-                when is_young or is_fresh then 'in_flight'
+                when is_fresh or (charge_state = 'settled' and is_young) then 'in_flight'
                 when charge_state = 'dead' then 'zero_amount'
                 else 'missing_in_gateway'
             end
@@ -26,7 +34,7 @@ with judged as (
             when has_other_workspace then 'workspace_mismatch'
             when has_other_currency then 'currency_mismatch'
             -- money at risk now
-            when is_void and kept_minor > 0 then 'void_but_paid'
+            when (is_void or is_all_void) and kept_minor > 0 then 'void_but_paid'
             when open_dispute_at is not null then 'disputed_open'
             when has_lost_dispute then 'dispute_lost'
             when failed_refund_at is not null then 'refund_failed'
@@ -52,7 +60,7 @@ with judged as (
             when is_all_first_rung then 'matched'
             else 'matched_by_fallback'
         end as status,
-    from staging.reconciliation_items
+    from dated_items
 ),
 
 standings as (
@@ -86,14 +94,46 @@ dated as (
     left join standings using (status)
 ),
 
-worded as (  -- amounts in major units, and lists of at most five ids as text
+topics as (  -- a column for each topic that a reason may tell of
     select
-        *,
+        item_id,
+        max(words) filter (topic = 'settled') as settled_words,
+        max(words) filter (topic = 'waiting') as waiting,
+        max(words) filter (topic = 'dead') as dead,
+        max(words) filter (topic = 'test') as tested,
+        max(words) filter (topic = 'refunds') as refunds,
+        max(words) filter (topic = 'failed_refunds') as failed_refunds,
+        max(words) filter (topic = 'open_disputes') as open_disputes,
+        max(words) filter (topic = 'lost_disputes') as lost_disputes,
+        max(words) filter (topic = 'won_disputes') as won_disputes,
+        max(words) filter (topic = 'inquiries') as inquiries,
+        max(words) filter (topic = 'bills') as bills,
+        max(words) filter (topic = 'void_bills') as void_bills,
+        max(words) filter (topic = 'other_currencies') as other_currencies,
+        max(words) filter (topic = 'other_workspaces') as other_workspaces,
+        max(words) filter (topic = 'conflicts') as conflicts,
+    from staging.reconciliation_words
+    group by 1
+),
+
+worded as (  -- amounts in major units; a plain row needs two of them
+    select
+        dated.*,
+        topics.* exclude (item_id),
         list_transform(
-            [
-                total_minor, expected_minor, received_minor, refunded_minor, disputed_minor,
-                held_minor, kept_minor, expected_minor - received_minor, held_minor - expected_minor
-            ],
+            case
+                when status in ('matched', 'matched_by_fallback') and refunded_minor = 0
+                    and expected_minor = total_minor
+                    then case
+                        when told_minor = total_minor then [total_minor]
+                        else [total_minor, told_minor]
+                    end
+                else [
+                    total_minor, told_minor, expected_minor, received_minor, refunded_minor,
+                    disputed_minor, held_minor, kept_minor, expected_minor - received_minor,
+                    held_minor - expected_minor, billed_minor, out_of_band_minor
+                ]
+            end,
             lambda minor: upper(currency) || ' ' || case when minor < 0 then '-' else '' end
             || case
                 when currencies.currency is null or places > 0 then
@@ -106,53 +146,53 @@ worded as (  -- amounts in major units, and lists of at most five ids as text
                 else format('{:,}', abs(minor)) || ' minor units'
             end
         ) as amounts,
-        list_transform(
-            [
-                settled_list, waiting_list, dead_list, test_list, refund_list, failed_list,
-                open_list, lost_list, won_list, inquiry_list, other_currency_list,
-                workspace_list, conflict_list
-            ],
-            lambda words: array_to_string(words[:5], ', ')
-            || case when len(words) > 5 then ' and ' || (len(words) - 5) || ' more' else '' end
-        ) as words,
     from dated
-    left join staging.currencies using (currency)
+    left join staging.currencies as currencies using (currency)
+    left join topics using (item_id)
+),
+
+told as (  -- what the money came by
+    select
+        *,
+        coalesce(
+            settled_words,
+            told_charge_id || ' (' || coalesce(amounts[2], amounts[1]) || ', '
+            || strftime(told_at, '%Y-%m-%d') || ')'
+        ) as settled,
+    from worded
 ),
 
 named as (  -- the parts of the sentences; each is null where there is nothing to say
     select
         *,
         amounts[1] as total,
-        amounts[2] as expected,
-        amounts[3] as received,
-        amounts[4] as refunded,
-        amounts[5] as disputed,
-        amounts[6] as held,
-        amounts[7] as kept,
-        amounts[8] as lacking,
-        amounts[9] as excess,
-        words[1] as settled,
-        words[2] as waiting,
-        words[3] as dead,
-        words[4] as tested,
-        words[5] as refunds,
-        words[6] as failed_refunds,
-        words[7] as open_disputes,
-        words[8] as lost_disputes,
-        words[9] as won_disputes,
-        words[10] as inquiries,
-        words[11] as other_currencies,
-        words[12] as other_workspaces,
-        words[13] as conflicts,
+        amounts[3] as expected,
+        amounts[4] as received,
+        amounts[5] as refunded,
+        amounts[6] as disputed,
+        amounts[7] as held,
+        amounts[8] as kept,
+        amounts[9] as lacking,
+        amounts[10] as excess,
+        amounts[11] as billed,
+        case when out_of_band_minor = 0 then settled
+            else concat_ws(
+                ' and ', settled,
+                amounts[12] || ' past Stripe' || coalesce(' (' || bills || ')', '')
+            )
+        end as means,
         case item_kind
-            when 'invoice' then format('invoice {} over {}', item_id, amounts[1])
+            when 'invoice' then 'invoice ' || item_id || ' over ' || amounts[1]
             else 'no known invoice'
         end as bill,
-        format('Invoice {} over {}', item_id, amounts[1]) as opening,
+        'Invoice ' || item_id || ' over ' || amounts[1] as opening,
         case item_kind when 'charge' then item_id || ': ' else '' end as of_charge,
         strftime(began_at, '%Y-%m-%d') as began_on,
         replace(matched_by, '_', ' ') as rung_words,
-    from worded
+        case when is_void then 'The gateway says ' || gateway_status
+            else 'Stripe says void (' || void_bills || ')'
+        end as voided,
+    from told
 )
 
 select
@@ -163,7 +203,7 @@ select
     claimed_invoice_id,  -- charge rows: the one invoice its metadata names, known or not
     workspace_id,  -- the invoice's; on a charge row what its metadata claims
     kind,  -- subscription | topup; null on a charge row
-    stripe_invoice_id,
+    stripe_invoice_id,  -- of the Stripe invoice tied to it, else the gateway's reference
     payment_intent_id,  -- of the newest linked charge, else the gateway's reference
     status,  -- one of the 22 statuses
     standing,  -- agrees | waits | needs_person
@@ -187,7 +227,7 @@ select
             format('Charge {} names more than one invoice ({})', settled, conflicts)
             || ', so it belongs to none until its metadata is mended'
         when status = 'metadata_conflict' then
-            format('{} is contradicted: charge {}', opening, conflicts)
+            format('{} is contradicted: {}', opening, conflicts)
             || '; the metadata must say which invoice is meant'
         when status = 'workspace_mismatch' then
             format('{} belongs to workspace {}, but {}', opening, workspace_id, other_workspaces)
@@ -195,8 +235,8 @@ select
         when status = 'currency_mismatch' then
             format('{} was charged in another currency: {}', opening, other_currencies)
         when status = 'void_but_paid' then
-            format('The gateway says {}, so nothing is owed on {}', gateway_status, bill)
-            || format(', but {} came by {} and {} is kept', received, settled, kept)
+            format('{}, so nothing is owed on {}', voided, bill)
+            || format(', but {} came by {} and {} is kept', received, means, kept)
             || ': refund it, or reissue the invoice'
         when status = 'disputed_open' then
             format('A dispute is open on charge {}{}', of_charge, open_disputes)
@@ -214,13 +254,19 @@ select
             end
             || ': refund it again, or pay it out otherwise'
         when status = 'refunded_full' then
-            format('All of the {} that came by {} for {}', received, settled, bill)
+            format('All of the {} that came by {} for {}', received, means, bill)
             || format(' was refunded: {}', refunds)
+        when status = 'amount_mismatch' and billed_minor <> total_minor then
+            format('The two bills differ: the gateway''s {} against {} of Stripe''s', bill, billed)
+            || coalesce(' (' || bills || ')', '')
+            || case when received_minor = 0 then '; nothing came'
+                else format('; {} came by {}', received, means)
+            end
         when status = 'amount_mismatch' then
             format('The gateway says that {} is paid, but only {} of ', bill, received)
-            || format('{} came by {}: {} is missing', expected, settled, lacking)
+            || format('{} came by {}: {} is missing', expected, means, lacking)
         when status = 'duplicate_charge' then
-            format('{} was charged more than once: {} brought {}', opening, settled, received)
+            format('{} was charged more than once: {} brought {}', opening, means, received)
             || case
                 when refunded_minor > 0 then format(', {} went back ({})', refunded, refunds)
                 else ''
@@ -228,7 +274,7 @@ select
             || format('; {} too much is held: refund the charge that is one too many', excess)
         when status = 'overpaid' then
             format('For {} Stripe should hold {}, but holds {} from ', bill, expected, held)
-            || settled
+            || means
             || case when refunded_minor > 0 then format(' after refunds ({})', refunds) else '' end
             || format(': {} too much', excess)
         when status = 'in_flight' and item_kind = 'charge' then
@@ -247,12 +293,13 @@ select
             || ' and no charge has settled yet, which may take some days'
         when status = 'missing_in_stripe' then
             format('{}, issued on {}, is {} for the gateway', opening, began_on, gateway_status)
-            || ', but no settled charge in Stripe names it'
+            || ', but no settled charge in Stripe belongs to it'
+            || coalesce('; Stripe''s bill: ' || bills, '; Stripe''s bill: ' || void_bills, '')
             || coalesce('; waiting for too long: ' || waiting, '')
             || coalesce('; declined or released: ' || dead, '')
             || coalesce('; named by a test charge, which moves no money: ' || tested, '')
         when status = 'partially_paid' then
-            format('{} of the {} owed on {} came by {}', received, expected, bill, settled)
+            format('{} of the {} owed on {} came by {}', received, expected, bill, means)
             || format('; {} is still to come, and the gateway says ', lacking) || gateway_status
         when status = 'zero_amount' and item_kind = 'charge' then
             format('Charge {} was declined or released: no money moved', settled)
@@ -269,15 +316,15 @@ select
             || case when refunded_minor > 0 then format('; {} was refunded', refunds) else '' end
             || coalesce(format('; a dispute over it was won: {}', won_disputes), '')
         when status = 'refunded_partial' then
-            format('Of the {} that came by {} for {}', received, settled, bill)
+            format('Of the {} that came by {} for {}', received, means, bill)
             || format(', {} was refunded ({}) and {} is held', refunded, refunds, held)
         when status = 'paid_out_of_band' then
-            format('{} was paid, in part or whole, past Stripe', opening)
+            format('{} is paid by {}', opening, means)
         when status = 'dispute_won' then
-            format('{} is paid by {}', opening, settled)
+            format('{} is paid by {}', opening, means)
             || format(', and the dispute over it was won: {}', won_disputes)
         else
-            format('{} is paid by {}', opening, settled)
+            opening || ' is paid by ' || settled
             || case
                 when status = 'matched' then ''
                 when matched_by = 'charge_invoice_id'
@@ -292,7 +339,12 @@ select
     end
     || '.'
     || case
-        when status = 'metadata_conflict' and has_subscription_metadata then
+        when not is_void and expected_minor < total_minor and status <> 'metadata_conflict'
+            then format(' Credit notes or the customer''s balance leave {} of it to pay.', expected)
+        else ''
+    end
+    || case
+        when status = 'metadata_conflict' and contains(conflicts, 'by subscription metadata') then
             ' Subscription metadata keeps an earlier invoice''s id and is set wrongly on every'
             || ' renewal: set the id on the invoice instead.'
         else ''

@@ -217,10 +217,3 @@ def test_a_charge_refunded_since_is_a_new_version(house: Any) -> None:
     assert [
         row["amount_refunded_minor"] for row in sorted(rows, key=lambda row: row["arrived_at"])
     ] == [0, 1000]
-
-
-def test_an_itemized_report_is_told_of_and_left_for_later(house: Any) -> None:
-    house.put("stripe/report.csv", "balance_transaction_id,reporting_category\ntxn_1,charge\n")
-
-    assert not house.night(land)
-    assert "report.csv" in house.remarks[0]

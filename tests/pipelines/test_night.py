@@ -238,6 +238,37 @@ def state_totals_of_nothing(draft: Any, _settings: Any, clock: Any) -> None:
     draft.append("raw.usage_api_totals", arrow_table(shape, [total]), day)
 
 
+def keep_what_a_failed_refund_took(draft: Any, _settings: Any, clock: Any) -> None:
+    """A refund that failed, and whose money never came back to the balance."""
+    refund = {
+        "refund_id": "re_1",
+        "origin": "api",
+        "livemode": True,
+        "charge_id": "ch_1",
+        "created_at": clock.arrived_at,
+        "status": "failed",
+        "amount_minor": 100,
+        "currency": "usd",
+        "record_sha256": "of a refund",
+        "arrived_at": clock.arrived_at,
+    }
+    movement = refund | {
+        "balance_transaction_id": "txn_1",
+        "reporting_category": "refund",
+        "source_id": "re_1",
+        "amount_minor": -100,
+        "fee_minor": 0,
+        "net_minor": -100,
+    }
+    shapes = contents.raw_tables()
+    for name, row in (
+        ("raw.stripe_refunds", refund),
+        ("raw.stripe_balance_transactions", movement),
+    ):
+        kept = {column: row.get(column) for column in shapes[name].columns}
+        draft.append(name, arrow_table(shapes[name], [kept]))
+
+
 def breaks(claim: str, model: str, rest: str = "", table: str = "", **columns: str) -> Violation:
     """`claim` is broken when `model` says `columns` and not its own, or is followed by `rest`."""
     return Violation(claim, table or model, model, columns, rest)
@@ -292,6 +323,16 @@ VIOLATIONS = [
         "invoice_reconciliation__invoice_rows_sum_their_charges", RECONCILIATION,
         refunded_minor="refunded_minor + 1",
     ),
+    breaks(
+        "payout_items__net_is_amount_less_fee", "staging.balance_transactions",
+        "right join range(1) on true", balance_transaction_id="'txn_1'",
+        amount_minor="100::bigint", fee_minor="5::bigint", net_minor="94::bigint",
+    ),
+    breaks(
+        "payouts__are_the_net_of_their_movements", "staging.payouts",
+        "right join range(1) on true", table="marts.payouts", payout_id="'po_1'",
+        automatic="true", reconciliation_status="'completed'", amount_minor="100::bigint",
+    ),
     breaks("spend_ranges__add_up_to_usage", "marts.spend_ranges", credits="credits * 2"),
     breaks(
         "spend_ranges__limit_is_the_largest_part", "marts.spend_ranges",
@@ -324,6 +365,22 @@ WARNINGS = [
     breaks(
         "invoice_reconciliation__refunds_sum_to_the_charges_own", "staging.charges",
         table="staging.refunds", origin="'api'", amount_refunded_minor="amount_refunded_minor + 7",
+    ),
+    breaks(
+        "invoice_reconciliation__stripe_bills_add_up", "staging.stripe_invoices",
+        "right join range(1) on true", table=RECONCILIATION, stripe_invoice_id="'in_1'",
+        status="'paid'", is_bill="true", total_minor="100::bigint", tax_minor="10::bigint",
+        total_excluding_tax_minor="80::bigint",
+    ),
+    breaks(
+        "payout_items__sum_to_what_was_captured", "staging.balance_transactions",
+        "right join range(1) on true", table="marts.payout_items",
+        balance_transaction_id="'txn_1'", reporting_category="'charge'", source_id="'ch_1'",
+        currency="'usd'", amount_minor="5::bigint", fee_minor="0::bigint", net_minor="5::bigint",
+    ),
+    Violation(
+        "payout_items__failed_refunds_and_won_disputes_come_back", "marts.payout_items",
+        rogue=keep_what_a_failed_refund_took,
     ),
     Violation(
         "usage_api_totals__agree_with_what_landed", "raw.usage_api_totals",

@@ -2,182 +2,31 @@
 the mart.
 """
 
-import json
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from collections.abc import Callable
 from typing import Any
 
-import pyarrow as pa
 import pytest
-from reconciliation_oracle import RUNGS, STANDING, Charge, Invoice, Judgement, reconcile
+from planted_account import plant
+from reconciliation_oracle import STANDING, Judgement, reconcile
+from reconciliation_worlds import (
+    NOON,
+    TODAY,
+    Answer,
+    World,
+    as_the_oracle_sees,
+    days_ago,
+    metadata,
+    reconciled,
+)
 
 from assets.stripe_csv import PLACES
-from pipelines import tabular
-from pipelines.calendar import Clock
-from pipelines.contents import raw_tables
 from pipelines.models import Models
-from pipelines.settings import Settings
 from tests.houses import rolled_back
 
-TODAY = date(2026, 11, 20)
-NOON = datetime(2026, 11, 20, 12)
 Row = dict[str, Any]
-
-
-def days_ago(days: float) -> datetime:
-    return NOON - timedelta(days=days)
-
-
-@dataclass
-class World:
-    """Raw rows of a gateway and a Stripe account, and claims of rungs that are not built yet."""
-
-    invoices: list[Row] = field(default_factory=list)
-    charges: list[Row] = field(default_factory=list)
-    refunds: list[Row] = field(default_factory=list)
-    disputes: list[Row] = field(default_factory=list)
-    claims: list[Row] = field(default_factory=list)
-
-    def invoice(self, invoice_id: str = "inv_1", total: int = 1000, **stated: Any) -> "World":
-        row = {
-            "infery_invoice_id": invoice_id,
-            "workspace_id": "ws_1",
-            "kind": "topup",
-            "issued_at": days_ago(20),
-            "currency": "usd",
-            "net_minor": total,
-            "vat_minor": 0,
-            "total_minor": total,
-            "status": "paid",
-            "source_object": "file",
-            "source_line": len(self.invoices) + 2,
-            "arrived_at": NOON,
-        }
-        self.invoices.append(row | stated)
-        return self
-
-    def charge(
-        self,
-        charge_id: str = "ch_1",
-        amount: int = 1000,
-        *,
-        names: str | None = "inv_1",
-        workspace: str | None = "ws_1",
-        **stated: Any,
-    ) -> "World":
-        metadata = {"infery_invoice_id": names, "workspace_id": workspace}
-        row = {
-            "charge_id": charge_id,
-            "origin": "api",
-            "livemode": True,
-            "created_at": days_ago(19),
-            "status": "succeeded",
-            "amount_minor": amount,
-            "amount_captured_minor": amount,
-            "amount_refunded_minor": 0,
-            "currency": "usd",
-            "captured": True,
-            "refunded": False,
-            "disputed": False,
-            "metadata": json.dumps({key: text for key, text in metadata.items() if text}),
-            "record_sha256": f"sha-{charge_id}",
-            "arrived_at": NOON,
-        }
-        self.charges.append(row | stated)
-        return self
-
-    def declined(self, charge_id: str, **stated: Any) -> "World":
-        return self.charge(
-            charge_id, status="failed", captured=False, amount_captured_minor=0, **stated
-        )
-
-    def pending(self, charge_id: str, **stated: Any) -> "World":
-        return self.charge(
-            charge_id, status="pending", captured=False, amount_captured_minor=0, **stated
-        )
-
-    def refund(self, refund_id: str, charge_id: str, amount: int, **stated: Any) -> "World":
-        row = {
-            "refund_id": refund_id,
-            "origin": "api",
-            "livemode": True,
-            "charge_id": charge_id,
-            "created_at": days_ago(10),
-            "status": "succeeded",
-            "amount_minor": amount,
-            "currency": "usd",
-            "reporting_category": "refund",
-            "record_sha256": f"sha-{refund_id}",
-            "arrived_at": NOON,
-        }
-        self.refunds.append(row | stated)
-        return self
-
-    def dispute(
-        self, dispute_id: str, charge_id: str, amount: int, status: str, **stated: Any
-    ) -> "World":
-        row = {
-            "dispute_id": dispute_id,
-            "origin": "api",
-            "livemode": True,
-            "charge_id": charge_id,
-            "created_at": days_ago(8),
-            "status": status,
-            "amount_minor": amount,
-            "currency": "usd",
-            "record_sha256": f"sha-{dispute_id}",
-            "arrived_at": NOON,
-        }
-        self.disputes.append(row | stated)
-        return self
-
-    def claim(
-        self, charge_id: str, rung: str, invoice_id: str | None, workspace: str | None = None
-    ) -> "World":
-        """What a rung beyond the charge's own metadata says of it."""
-        self.claims.append(
-            {
-                "charge_id": charge_id,
-                "rung": RUNGS.index(rung) + 1,
-                "matched_by": rung,
-                "infery_invoice_id": invoice_id,
-                "workspace_id": workspace,
-            }
-        )
-        return self
-
-
-@dataclass
-class Answer:
-    rows: dict[str, Row]
-    roles: dict[tuple[str, str], tuple[str, str]]
-    complaints: list[Row]
-
-    def status(self, item_id: str) -> str:
-        return str(self.rows[item_id]["status"])
-
-    def reason(self, item_id: str) -> str:
-        return str(self.rows[item_id]["reason"])
-
-
 Reconcile = Callable[..., Answer]
-
-CHAIN = (
-    "staging.currencies",
-    "staging.invoices",
-    "staging.charges",
-    "staging.charge_claims",
-    "staging.refunds",
-    "staging.disputes",
-    "staging.charge_money",
-    "marts.invoice_charges",
-    "staging.reconciliation_items",
-    "marts.invoice_reconciliation",
-    "marts.invoices",
-)
 
 
 @pytest.fixture
@@ -186,67 +35,10 @@ def answer(models: Models) -> Reconcile:
     every grain.
     """
 
-    def run(
-        world: World, *, today: date = TODAY, is_checked: bool = False, **settings: object
-    ) -> Answer:
-        with rolled_back() as connection:
-            tables = raw_tables()
-            stated = {
-                "raw.invoices": world.invoices,
-                "raw.stripe_charges": world.charges,
-                "raw.stripe_refunds": world.refunds,
-                "raw.stripe_disputes": world.disputes,
-                "raw.workspaces": [],
-            }
-            for name, rows in stated.items():
-                kinds = {column: kind for column, (kind, _) in tables[name].columns.items()}
-                connection.register("rows", tabular.arrow(rows, kinds))
-                connection.execute(f"create table {name} as from rows")
-            clock = Clock.at(day=today)
-            values = Settings().parameters() | clock.parameters() | settings
-
-            def bound(parameters: Iterable[str]) -> dict[str, object]:
-                return {name: values[name] for name in parameters}
-
-            for name in ("staging.workspaces", *CHAIN):
-                model = models.models[name]
-                connection.execute(f"create table {name} as {model.sql}", bound(model.parameters))
-                if name == "staging.charge_claims" and world.claims:
-                    connection.register("rows", pa.Table.from_pylist(world.claims))
-                    connection.execute(f"insert into {name} by name from rows")
-                if is_checked:
-                    assert _repeated(connection, name, model.grain) == [], (
-                        f"{name} repeats its grain"
-                    )
-            judged = (
-                connection.sql("from marts.invoice_reconciliation").to_arrow_table().to_pylist()
-            )
-            roles = connection.sql("from marts.invoice_charges").to_arrow_table().to_pylist()
-            complaints = []
-            for name, claim in models.claims.items():
-                if is_checked and name.startswith(("invoice_reconciliation__", "invoices__")):
-                    found = connection.sql(
-                        claim.sql, params=bound(claim.parameters) or None
-                    ).to_arrow_table()
-                    complaints += [row | {"check": name} for row in found.to_pylist()]
-        return Answer(
-            {row["item_id"]: row for row in judged},
-            {
-                (row["charge_id"], row["invoice_id"]): (row["role"], row["matched_by"])
-                for row in roles
-            },
-            complaints,
-        )
+    def run(world: World, **options: Any) -> Answer:
+        return reconciled(models, world, **options)
 
     return run
-
-
-def _repeated(connection: Any, table: str, grain: Sequence[str]) -> list[Any]:
-    columns = ", ".join(grain)
-    found: list[Any] = connection.sql(
-        f"select {columns} from {table} group by {columns} having count(*) > 1"
-    ).fetchall()
-    return found
 
 
 # ---- the cases people get wrong (section 6) ---------------------------------------------------
@@ -261,8 +53,8 @@ def test_two_partial_charges_that_sum_to_the_total_match(answer: Reconcile) -> N
 def test_a_part_that_came_by_the_payment_intents_metadata_is_matched_by_fallback(
     answer: Reconcile,
 ) -> None:
-    world = World().invoice().charge("ch_1", 400).charge("ch_2", 600, names=None, workspace=None)
-    world.claim("ch_2", "payment_intent_metadata", "inv_1")
+    world = World().invoice().charge("ch_1", 400).silent("ch_2", 600, payment_intent_id="pi_2")
+    world.intent("pi_2", "inv_1", "ws_1")
 
     row = answer(world).rows["inv_1"]
 
@@ -413,9 +205,8 @@ def test_a_charge_and_the_gateway_that_name_different_invoices_conflict_with_bot
 ) -> None:
     world = (
         World()
-        .invoice("inv_2")
-        .charge(names="inv_unknown")
-        .claim("ch_1", "gateway_reference", "inv_2")
+        .invoice("inv_2", payment_intent_id="pi_1")
+        .charge(names="inv_unknown", payment_intent_id="pi_1")
     )
 
     found = answer(world)
@@ -426,8 +217,8 @@ def test_a_charge_and_the_gateway_that_name_different_invoices_conflict_with_bot
 
 
 def test_one_payment_intent_on_two_invoices_is_a_conflict_of_all_three(answer: Reconcile) -> None:
-    world = World().invoice("inv_1").invoice("inv_2").charge(names=None, workspace=None)
-    world.claim("ch_1", "gateway_reference", "inv_1").claim("ch_1", "gateway_reference", "inv_2")
+    world = World().invoice("inv_1", payment_intent_id="pi_1")
+    world.invoice("inv_2", payment_intent_id="pi_1").silent(payment_intent_id="pi_1")
 
     found = answer(world)
 
@@ -444,8 +235,8 @@ def test_a_gateway_without_references_is_no_contradiction(answer: Reconcile) -> 
 def test_subscription_metadata_of_last_month_is_a_conflict_and_the_reason_says_why(
     answer: Reconcile,
 ) -> None:
-    world = World().invoice("inv_1").invoice("inv_0").charge(names="inv_1")
-    world.claim("ch_1", "subscription_metadata", "inv_0")
+    world = World().invoice("inv_1").invoice("inv_0").charge(payment_intent_id="pi_1")
+    world.bill(names="inv_1", subscription=metadata("inv_0")).paid("in_1", intent="pi_1")
 
     found = answer(world)
 
@@ -527,8 +318,8 @@ def test_a_declined_charge_that_two_ids_are_named_for_contradicts_nobody(answer:
         World()
         .invoice()
         .charge("ch_1")
-        .declined("ch_0")
-        .claim("ch_0", "gateway_reference", "inv_9")
+        .declined("ch_0", payment_intent_id="pi_0")
+        .intent("pi_0", "inv_9")
     )
 
     found = answer(world)
@@ -752,6 +543,119 @@ def test_the_exponents_of_the_sql_are_those_of_the_exports_reader(models: Models
     assert dict(currencies) == dict(PLACES)
 
 
+# ---- what users of other systems ask for (facts/asks.md, 7 and 8) ---------------------------
+
+
+def test_a_charge_says_no_invoice_since_basil_and_is_found_by_its_invoice_payment(
+    answer: Reconcile,
+) -> None:
+    world = World().invoice(kind="subscription").silent(payment_intent_id="pi_1")
+    world.bill(names="inv_1", workspace="ws_1").paid("in_1", intent="pi_1")
+
+    row = answer(world).rows["inv_1"]
+
+    assert (row["status"], row["matched_by"]) == ("matched_by_fallback", "stripe_invoice_metadata")
+    assert (row["stripe_invoice_id"], row["payment_intent_id"]) == ("in_1", "pi_1")
+
+
+def test_a_paid_stripe_invoice_whose_charge_cannot_be_found_is_told_of(answer: Reconcile) -> None:
+    world = World().invoice().bill(names="inv_1").paid("in_1", intent="pi_lost")
+
+    found = answer(world)
+
+    assert found.status("inv_1") == "missing_in_stripe"
+    assert found.rows["inv_1"]["matched_by"] == "stripe_invoice_metadata"
+
+
+def test_several_disputes_and_refunds_of_one_charge_are_one_row(answer: Reconcile) -> None:
+    world = World().invoice().charge()
+    for number, outcome in enumerate(["warning_closed", "won", "needs_response"]):
+        world.dispute(f"dp_{number}", "ch_1", 300, outcome, created_at=days_ago(9 - number))
+    world.refund("re_1", "ch_1", 100).refund("re_2", "ch_1", 100)
+
+    found = answer(world, is_checked=True)
+
+    assert list(found.rows) == ["inv_1"]
+    row = found.rows["inv_1"]
+    assert (row["status"], row["charged_minor"]) == ("disputed_open", 1000)
+    assert (row["refunded_minor"], row["disputed_minor"], row["kept_minor"]) == (200, 300, 500)
+    assert (row["opened_at"], row["charge_count"]) == (days_ago(7), 1)
+
+
+def test_a_second_partial_refund_that_looks_like_a_replay_counts(answer: Reconcile) -> None:
+    """Same charge, amount, second and reason; only the id differs."""
+    world = World().invoice().charge(amount_refunded_minor=800)
+    world.refund("re_1", "ch_1", 400).refund("re_2", "ch_1", 400)
+
+    found = answer(world, is_checked=True)
+
+    assert found.rows["inv_1"]["refunded_minor"] == 800
+    assert found.complaints == []
+
+
+def test_the_same_refund_read_again_is_one(answer: Reconcile) -> None:
+    world = World().invoice().charge()
+    world.refund("re_1", "ch_1", 400, status="pending", arrived_at=days_ago(1))
+    world.refund("re_1", "ch_1", 400, record_sha256="later")
+
+    assert answer(world).rows["inv_1"]["refunded_minor"] == 400
+
+
+def test_a_refund_that_failed_gives_nothing_back(answer: Reconcile) -> None:
+    row = answer(World().invoice().charge().refund("re_1", "ch_1", 1000, status="failed")).rows[
+        "inv_1"
+    ]
+
+    assert (row["status"], row["refunded_minor"], row["kept_minor"]) == ("refund_failed", 0, 1000)
+
+
+# ---- Stripe's bills -------------------------------------------------------------------------
+
+
+def test_a_credit_note_before_payment_lowers_what_charges_should_bring(answer: Reconcile) -> None:
+    world = World().invoice().charge(amount=700, payment_intent_id="pi_1")
+    world.bill(pre_payment_credit_notes_minor=300).paid("in_1", intent="pi_1")
+
+    found = answer(world)
+
+    assert found.status("inv_1") == "matched"
+    assert found.rows["inv_1"]["expected_minor"] == 700
+    assert "leave USD 7.00 of it to pay" in found.reason("inv_1")
+
+
+def test_two_bills_that_differ_are_both_told(answer: Reconcile) -> None:
+    world = World().invoice().charge(payment_intent_id="pi_1")
+    world.bill(total=1200).paid("in_1", intent="pi_1")
+
+    found = answer(world)
+
+    assert found.status("inv_1") == "amount_mismatch"
+    assert "in_1 (USD 12.00, 2026-11-01, paid)" in found.reason("inv_1")
+
+
+def test_money_past_stripe_is_told_beside_the_charge(answer: Reconcile) -> None:
+    world = World().invoice().charge(amount=600, payment_intent_id="pi_1")
+    world.bill(amount_paid_off_stripe_minor=400).paid("in_1", intent="pi_1")
+
+    found = answer(world)
+
+    assert found.status("inv_1") == "paid_out_of_band"
+    assert "ch_1 (USD 6.00, 2026-11-01) and USD 4.00 past Stripe" in found.reason("inv_1")
+
+
+def test_stripes_objects_of_the_other_mode_say_nothing(answer: Reconcile) -> None:
+    world = World().invoice().silent(payment_intent_id="pi_1")
+    world.intent("pi_1", "inv_1", livemode=False)
+    world.bill(names="inv_1", livemode=False).paid("in_1", intent="pi_1", livemode=False)
+
+    found = answer(world)
+
+    assert (found.status("inv_1"), found.status("ch_1")) == (
+        "missing_in_stripe",
+        "missing_in_gateway",
+    )
+
+
 # ---- the claims, each broken on purpose ---------------------------------------------------
 
 RunModel = Callable[..., list[Row]]
@@ -884,37 +788,78 @@ def test_a_refund_not_read_yet_is_warned_of(run_model: RunModel) -> None:
     assert (warning["expected"], warning["found"]) == ("400", "0")
 
 
-# ---- many worlds, against the oracle --------------------------------------------------------
+# ---- planted accounts and random worlds, against the oracle ---------------------------------
 
-INVOICES_PER_WORLD = 250
+PLANTED = 10_000  # invoices and charges
 
 
-def a_world(seed: int) -> World:
-    """Invoices and charges with every kind of trouble, small amounts so that sums often meet
-    exactly.
+def agrees_with_the_oracle(found: Answer, expected: Judgement) -> None:
+    assert found.rows.keys() == expected.rows.keys()
+    for item_id, row in expected.rows.items():
+        assert {name: found.rows[item_id][name] for name in row} == row, item_id
+        assert found.rows[item_id]["reason"], f"{item_id} has no reason"
+    assert found.roles == expected.roles
+    assert [row for row in found.complaints if row["check"] not in AT_ODDS] == []
+
+
+# Warnings about Stripe's own sums, which these worlds do not keep.
+AT_ODDS = {
+    "invoice_reconciliation__refunds_sum_to_the_charges_own",
+    "invoice_reconciliation__stripe_bills_add_up",
+}
+
+
+def test_each_planted_case_gets_its_status_and_rung_and_no_other_row_does(
+    answer: Reconcile,
+) -> None:
+    world, truth = plant(seed=1, count=PLANTED)
+    expected = reconcile(as_the_oracle_sees(world), TODAY)
+
+    found = answer(world, is_checked=True)
+
+    judged = {name: (row["status"], row["matched_by"]) for name, row in found.rows.items()}
+    assert judged == truth
+    assert {status for status, _ in truth.values()} == set(STANDING)
+    agrees_with_the_oracle(found, expected)
+
+
+def a_world(seed: int, count: int = 150) -> World:
+    """Invoices, charges and Stripe invoices with every kind of trouble at once; small amounts, so
+    that sums often meet exactly, and few ids, so that rungs often contradict each other.
     """
     chance = random.Random(f"world {seed}")
     world = World()
-    known = [f"inv_{number}" for number in range(INVOICES_PER_WORLD)]
-    counter = 0
-    for name in known:
+    known = [f"inv_{number}" for number in range(count)]
+
+    def near(name: str) -> str | None:
+        """Mostly the invoice that is meant."""
+        others = [f" {name}\n", "inv_unknown", None, chance.choice(known)]
+        return chance.choices([name, *others], [20, 2, 1, 8, 1])[0]
+
+    def says(name: str) -> str:
+        return metadata(near(name), chance.choices(["ws_1", None, "ws_9", " "], [9, 6, 1, 1])[0])
+
+    for number, name in enumerate(known):
         total = chance.choice([0, 500, 1000, 1000, 1000])
         currency = chance.choice(["usd", "usd", "jpy"])
         world.invoice(
             name,
             total,
             currency=currency,
-            workspace_id=chance.choice(["ws_1", "ws_1", "ws_2", None]),
+            workspace_id=chance.choice(["ws_1", "ws_1", "ws_1", "ws_2", None]),
             status=chance.choice(
                 ["paid", "paid", "paid", "open", "draft", "void", "uncollectible"]
             ),
             issued_at=days_ago(chance.choice([0, 2.5, 3, 4, 20, 60])),
-            payment_intent_id=chance.choice([None, f"pi_of_{name}"]),
+            payment_intent_id=chance.choice(
+                [None, None, f"pi_{number}_0", f"pi_{chance.randrange(count)}_0"]
+            ),
+            stripe_invoice_id=chance.choice([None, None, None, f"in_{number}"]),
         )
-        workspace = world.invoices[-1]["workspace_id"] or "ws_1"
-        for _ in range(chance.choice([0, 1, 1, 1, 2, 2, 3])):
-            counter += 1
-            charge_id = f"ch_{counter}"
+        is_basil = chance.random() < 0.6
+        intents = [f"pi_{number}_{which}" for which in range(chance.choice([0, 1, 1, 1, 2, 3]))]
+        for which, intent in enumerate(intents):
+            charge_id = f"ch_{number}_{which}"
             shape = chance.choices(
                 ["settled", "pending", "authorised", "released", "failed", "partial"],
                 [12, 1, 1, 1, 2, 2],
@@ -923,50 +868,32 @@ def a_world(seed: int) -> World:
             captured = {"settled": amount, "partial": chance.choice([amount // 2, 500])}.get(
                 shape, 0
             )
+            charge_currency = currency if chance.random() > 0.04 else "eur"
             world.charge(
                 charge_id,
                 amount,
-                names=chance.choices(
-                    [name, f" {name}\n", "inv_unknown", None, chance.choice(known)],
-                    [14, 2, 2, 2, 1],
-                )[0],
-                workspace=chance.choices([workspace, None, "ws_9", " "], [12, 3, 1, 1])[0],
+                names=near(name),
+                workspace=chance.choices(["ws_1", None, "ws_9", " "], [12, 3, 1, 1])[0],
                 livemode=chance.random() > 0.05,
-                currency=currency if chance.random() > 0.04 else "eur",
+                currency=charge_currency,
                 created_at=days_ago(chance.choice([0, 3, 4, 13.9, 14, 15, 40])),
                 status={"pending": "pending", "failed": "failed"}.get(shape, "succeeded"),
                 captured=shape in ("settled", "partial"),
                 refunded=shape == "released",
                 amount_captured_minor=captured,
-                payment_intent_id=chance.choice([None, f"pi_{counter}"]),
+                payment_intent_id=chance.choice([intent, intent, None]),
+                stripe_invoice_id=None if is_basil else chance.choice([None, f"in_{number}"]),
             )
-            if chance.random() < 0.15:
-                rung = chance.choice(
-                    [
-                        "payment_intent_metadata",
-                        "stripe_invoice_metadata",
-                        "subscription_metadata",
-                        "gateway_reference",
-                    ]
+            if chance.random() < 0.3:
+                world.intent(
+                    intent,
+                    livemode=chance.random() > 0.1,
+                    metadata=says(name),
+                    stripe_invoice_id=None if is_basil else chance.choice([None, f"in_{number}"]),
                 )
-                world.claim(
-                    charge_id,
-                    rung,
-                    chance.choices(
-                        [name, chance.choice(known), "inv_elsewhere", None], [8, 2, 1, 1]
-                    )[0],
-                    None
-                    if rung == "gateway_reference"
-                    else chance.choice([workspace, workspace, None, "ws_8"]),
-                )
-                if (
-                    world.claims[-1]["infery_invoice_id"] is None
-                    and world.claims[-1]["workspace_id"] is None
-                ):
-                    world.claims.pop()
-            for number in range(chance.choice([0, 0, 0, 0, 1, 1, 2, 3])):
+            for again in range(chance.choice([0, 0, 0, 0, 1, 1, 2, 3])):
                 world.refund(
-                    f"re_{counter}_{number}",
+                    f"re_{charge_id}_{again}",
                     charge_id,
                     chance.choice([captured or 100, 250, 100, 500]),
                     status=chance.choices(
@@ -974,122 +901,100 @@ def a_world(seed: int) -> World:
                         [10, 1, 1, 3, 1],
                     )[0],
                     created_at=days_ago(chance.choice([1, 2, 3, 3])),
-                    currency=world.charges[-1]["currency"],
+                    currency=charge_currency,
                     reporting_category=chance.choices(
                         ["refund", None, "partial_capture_reversal"],
                         [8, 1, 1 if shape == "partial" else 0],
                     )[0],
                 )
-            for number in range(chance.choice([0] * 8 + [1, 2])):
+            for again in range(chance.choice([0] * 8 + [1, 2])):
                 world.dispute(
-                    f"dp_{counter}_{number}",
+                    f"dp_{charge_id}_{again}",
                     charge_id,
                     chance.choice([captured or 100, 250]),
                     chance.choice(
-                        [
-                            "needs_response",
-                            "under_review",
-                            "won",
-                            "won",
-                            "lost",
-                            "warning_closed",
-                            "prevented",
-                        ]
+                        ["needs_response", "under_review", "won", "won", "lost", "prevented"]
                     ),
                     created_at=days_ago(chance.choice([1, 2, 5])),
-                    currency=world.charges[-1]["currency"],
+                    currency=charge_currency,
                 )
+            if chance.random() < 0.1:
+                world.report(charge_id, f"in_{chance.choice([number, chance.randrange(count)])}")
+        if chance.random() < 0.5:
+            a_stripe_invoice(world, chance, number, total, currency, is_basil, says)
     return world
 
 
-def said_by_the_oracle(world: World) -> Judgement:
-    charges = {
-        row["charge_id"]: Charge(
-            charge_id=row["charge_id"],
-            created_at=row["created_at"],
-            currency=row["currency"],
-            livemode=row["livemode"],
-            status=row["status"],
-            amount=row["amount_minor"],
-            amount_captured=row["amount_captured_minor"],
-            captured=row["captured"],
-            refunded=row["refunded"],
-            metadata=json.loads(row["metadata"]),
-            payment_intent_id=row.get("payment_intent_id"),
-        )
-        for row in world.charges
+def a_stripe_invoice(
+    world: World,
+    chance: random.Random,
+    number: int,
+    total: int,
+    currency: str,
+    is_basil: bool,
+    says: Callable[[str], str],
+) -> None:
+    name, stripe_invoice_id = f"inv_{number}", f"in_{number}"
+    old: dict[str, Any] = {
+        "payment_intent_id": chance.choice([None, f"pi_{number}_0"]),
+        "charge_id": chance.choice([None, f"ch_{number}_0"]),
+        "paid_out_of_band": chance.random() < 0.3,
     }
-    for row in world.refunds:
-        if row["reporting_category"] != "partial_capture_reversal":
-            charges[row["charge_id"]].refunds.append(
-                (row["created_at"], row["status"], row["amount_minor"])
-            )
-    for row in world.disputes:
-        charges[row["charge_id"]].disputes.append(
-            (row["created_at"], row["status"], row["amount_minor"])
-        )
-    for row in world.claims:
-        if charges[row["charge_id"]].livemode:  # a test charge climbs no ladder
-            charges[row["charge_id"]].claims.append(
-                (row["matched_by"], row["infery_invoice_id"], row["workspace_id"])
-            )
-    world.claims = [row for row in world.claims if charges[row["charge_id"]].livemode]
-    invoices = [
-        Invoice(
-            invoice_id=row["infery_invoice_id"],
-            workspace_id=row["workspace_id"],
-            kind=row["kind"],
-            issued_at=row["issued_at"],
-            currency=row["currency"],
-            total=row["total_minor"],
-            status=row["status"],
-            payment_intent_id=row["payment_intent_id"],
-        )
-        for row in world.invoices
-    ]
-    return reconcile(invoices, charges.values(), TODAY)
+    world.bill(
+        stripe_invoice_id,
+        total if chance.random() < 0.85 else 700,
+        livemode=chance.random() > 0.05,
+        status=chance.choice(["paid", "paid", "paid", "open", "void", "uncollectible", "draft"]),
+        currency=currency if chance.random() > 0.05 else "eur",
+        subscription=says(name) if chance.random() < 0.3 else "{}",
+        lines=[says(name) for _ in range(chance.choice([0, 0, 0, 1, 2]))],
+        pre_payment_credit_notes_minor=chance.choice([0, 0, 0, 0, 500, 2000]),
+        starting_balance_minor=chance.choice([0, 0, -500]),
+        ending_balance_minor=chance.choice([0, None, -250]),
+        amount_paid_minor=chance.choice([total, 0]),
+        amount_paid_off_stripe_minor=chance.choice([None, None, None, 500]) if is_basil else None,
+        **({} if is_basil else old),
+        **({"metadata": says(name)} if chance.random() < 0.6 else {}),
+    )
+    if is_basil:
+        for which in range(3):
+            if chance.random() < 0.6:
+                world.paid(
+                    stripe_invoice_id,
+                    **chance.choice(
+                        [
+                            {"intent": f"pi_{number}_{which}"},
+                            {"intent": f"pi_{number}_{which}"},
+                            {"charge": f"ch_{number}_{which}"},
+                            {"record": f"pr_{number}_{which}"},
+                        ]
+                    ),
+                    amount=chance.choice([total, 250]),
+                    status=chance.choice(["paid", "paid", "paid", "open", "canceled"]),
+                    livemode=chance.random() > 0.05,
+                )
 
 
-SEEDS = range(8)
+SEEDS = range(6)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_sql_and_the_oracle_agree_on_every_row_of_a_world(answer: Reconcile, seed: int) -> None:
     world = a_world(seed)
-    expected = said_by_the_oracle(world)
 
-    found = answer(world, is_checked=True)
-
-    assert found.rows.keys() == expected.rows.keys()
-    for item_id, row in expected.rows.items():
-        assert {name: found.rows[item_id][name] for name in row} == row, f"seed {seed}, {item_id}"
-        assert found.rows[item_id]["reason"], f"seed {seed}, {item_id} has no reason"
-    assert found.roles == expected.roles
-    assert [row for row in found.complaints if "refunds_sum" not in row["check"]] == []
-
-
-ON_INVOICES = set(STANDING) - {"test_mode", "missing_in_gateway", "paid_out_of_band"}
-ON_CHARGES = {
-    "test_mode",
-    "metadata_conflict",
-    "disputed_open",
-    "dispute_lost",
-    "refund_failed",
-    "refunded_full",
-    "in_flight",
-    "zero_amount",
-    "missing_in_gateway",
-}
-
-
-def test_the_worlds_contain_every_status_that_charges_refunds_and_disputes_decide() -> None:
-    seen = Counter(
-        (row["item_kind"], row["status"])
-        for seed in SEEDS
-        for row in said_by_the_oracle(a_world(seed)).rows.values()
+    agrees_with_the_oracle(
+        answer(world, is_checked=True), reconcile(as_the_oracle_sees(world), TODAY)
     )
 
-    wanted = {("invoice", status) for status in ON_INVOICES}
-    wanted |= {("charge", status) for status in ON_CHARGES}
-    assert {name for name in wanted if seen[name] < 5} == set()
-    assert seen.keys() <= wanted
+
+RARE = {"dispute_won", "paid_out_of_band"}  # in so much trouble; the planted accounts have them
+
+
+def test_the_worlds_contain_nearly_every_status() -> None:
+    seen = Counter(
+        row["status"]
+        for seed in SEEDS
+        for row in reconcile(as_the_oracle_sees(a_world(seed)), TODAY).rows.values()
+    )
+
+    assert {status for status in STANDING if not seen[status]} <= RARE

@@ -165,6 +165,41 @@ def test_balance_transactions_add_up(out: Path) -> None:
     assert sum(row["amount"] for row in by_source[failed["id"]]) == 0
 
 
+def test_an_automatic_payout_is_the_sum_of_what_went_out_with_it(out: Path) -> None:
+    held = objects(out)
+    assert held["payout"]
+    for payout in held["payout"]:
+        inside = [
+            row
+            for row in held["balance_transaction"]
+            if row.get("_payout") == payout["id"] and row["source"] != payout["id"]
+        ]
+        assert payout["amount"] == sum(row["net"] for row in inside) > 0
+
+
+def test_each_renewal_is_billed_by_stripe_too_and_paid_by_its_charge(out: Path) -> None:
+    held = objects(out)
+    bills = {row["id"]: row for row in held["invoice"]}
+    paid_with = {
+        row["invoice"]: row["payment"]["payment_intent"] for row in held["invoice_payment"]
+    }
+    renewals = [row for row in invoices(out) if row["kind"] == "subscription"]
+    assert len(renewals) == len(bills) == len(paid_with) > 0
+    for row in renewals:
+        bill = bills[row["stripe_invoice_id"]]
+        assert (bill["total"], bill["status"]) == (int(row["total_minor"]), "paid")
+        assert sum(tax["amount"] for tax in bill["total_taxes"]) == int(row["vat_minor"])
+        assert bill["metadata"]["infery_invoice_id"] == row["infery_invoice_id"]
+        assert paid_with[bill["id"]] == row["payment_intent_id"]
+
+
+def test_each_customer_of_a_charge_is_there(out: Path) -> None:
+    held = objects(out)
+
+    known = {row["id"] for row in held["customer"]}
+    assert {row["customer"] for row in held["charge"]} <= known
+
+
 def test_nothing_happens_after_the_last_day(out: Path) -> None:
     midnight = datetime(LAST_DAY.year, LAST_DAY.month, LAST_DAY.day, tzinfo=UTC)
     end = (midnight + timedelta(days=1)).timestamp()

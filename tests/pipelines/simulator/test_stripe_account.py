@@ -15,6 +15,11 @@ BUILDERS = {
     "dispute": stripe_account.dispute,
     "balance_transaction": stripe_account.balance_transaction,
     "payment_intent": stripe_account.payment_intent,
+    "invoice": stripe_account.invoice,
+    "invoice_payment": stripe_account.invoice_payment,
+    "credit_note": stripe_account.credit_note,
+    "payout": stripe_account.payout,
+    "customer": stripe_account.customer,
 }
 
 

@@ -1,0 +1,67 @@
+-- A charge, and what all rungs of the ladder say of it together.
+--
+-- facts/reconciliation.md, section 3. One id named, known or not, is the invoice the charge means;
+-- several are a contradiction. The extremes of the workspaces claimed say whether any of them
+-- differs from a given one.
+--
+-- grain: charge_id
+with beyond as (  -- what is said elsewhere than in the charge's own metadata
+    select
+        charge_id,
+        min(infery_invoice_id) as first_invoice_id,
+        max(infery_invoice_id) as last_invoice_id,
+        min(rung) filter (where infery_invoice_id is not null) as rung,
+        min(workspace_id) as first_workspace_id,
+        max(workspace_id) as last_workspace_id,
+        -- a rung is one digit: the least of these is the strongest rung's
+        substr(min(case when workspace_id is not null then rung || workspace_id end), 2)
+            as workspace_id,
+    from staging.charge_claims
+    where rung > 2
+    group by 1
+),
+
+links as (
+    select charge_id, min(stripe_invoice_id) as stripe_invoice_id
+    from staging.charge_stripe_invoices
+    where told_by <> 'report'
+    group by 1
+),
+
+together as (
+    select
+        charges.*,
+        links.stripe_invoice_id as paid_invoice_id,
+        case
+            when charges.infery_invoice_id is null or state = 'test' then beyond.rung
+            when charges.workspace_id is null then 2
+            else 1
+        end as rung,
+        least(charges.infery_invoice_id, first_invoice_id) as first_invoice_id,
+        greatest(charges.infery_invoice_id, last_invoice_id) as last_invoice_id,
+        case when state <> 'test' then least(charges.workspace_id, first_workspace_id) end
+            as first_workspace_id,
+        case when state <> 'test' then greatest(charges.workspace_id, last_workspace_id) end
+            as last_workspace_id,
+        coalesce(charges.workspace_id, beyond.workspace_id) as claimed_workspace_id,
+    from staging.charges as charges
+    left join beyond using (charge_id)
+    left join links using (charge_id)
+)
+
+select
+    charge_id,
+    state,  -- test | settled | waiting | dead
+    created_at,
+    currency,
+    case when state = 'settled' then amount_captured_minor else amount_minor end
+        as amount_minor,  -- captured; asked for, while no money came
+    payment_intent_id,
+    coalesce(paid_invoice_id, stripe_invoice_id) as stripe_invoice_id,  -- the one it paid
+    coalesce(first_invoice_id <> last_invoice_id, false) as has_several,  -- ids that are named
+    first_invoice_id as infery_invoice_id,  -- the one named, or the first of several
+    rung,  -- the strongest that named one
+    first_workspace_id,  -- of those claimed, by name
+    last_workspace_id,
+    claimed_workspace_id,  -- by the strongest rung that claims one
+from together

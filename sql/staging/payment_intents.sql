@@ -1,0 +1,35 @@
+-- A Stripe PaymentIntent of the warehouse's mode as it stands now.
+--
+-- Only what the ladder reads of it: what its metadata says, and, before basil (2025-03-31), which
+-- Stripe invoice it pays (facts/reconciliation.md, section 3). One of the other mode is left out
+-- here, once, for everybody: no rung reads it.
+--
+-- grain: payment_intent_id
+select
+    payment_intent_id,
+    created_at,
+    status,  -- Stripe's word
+    amount_minor,  -- asked for
+    amount_received_minor,  -- taken
+    lower(currency) as currency,
+    stripe_invoice_id,  -- before basil only
+    latest_charge_id,
+    customer_id,
+    nullif(
+        regexp_replace(
+            json_extract_string(metadata, '$.infery_invoice_id'),
+            '^[\s\x0b\x1c-\x1f\x{85}\p{Z}]+|[\s\x0b\x1c-\x1f\x{85}\p{Z}]+$', '', 'g'
+        ), ''
+    ) as infery_invoice_id,  -- what its metadata names, trimmed
+    nullif(
+        regexp_replace(
+            json_extract_string(metadata, '$.workspace_id'),
+            '^[\s\x0b\x1c-\x1f\x{85}\p{Z}]+|[\s\x0b\x1c-\x1f\x{85}\p{Z}]+$', '', 'g'
+        ), ''
+    ) as workspace_id,  -- what its metadata claims, trimmed
+from raw.stripe_payment_intents
+where coalesce(livemode, $stripe_livemode) = $stripe_livemode
+qualify row_number() over (
+    partition by payment_intent_id
+    order by case origin when 'api' then 0 else 1 end, arrived_at desc, record_sha256
+) = 1
