@@ -27,7 +27,6 @@ select
     origin,  -- who told: api | csv
     created_at,
     available_at,
-    status,
     type,  -- Stripe's word; null: a report does not say
     reporting_category,  -- what the money was for, finer than the type
     amount_minor,  -- gross
