@@ -139,6 +139,8 @@ class Reading:
         self.seen: dict[str, set[str]] = {one.name: set() for one in RESOURCES}
         self.changed: dict[str, list[Row]] = {one.name: [] for one in RESOURCES}
         self.sources: set[str] = set()  # what new balance transactions name
+        self.lists_are_over = False
+        self.paid_out_count = 0  # of the changed payouts, those whose transactions were listed
         self.reopened: set[str] = set()  # changed invoices whose credit notes may have been voided
 
     def run(self) -> None:
@@ -179,7 +181,9 @@ class Reading:
         """What went out with each automatic payout that is new or has changed; for others Stripe
         has no list.
         """
-        changed = [row for row in self.changed[PAYOUTS.name] if row["automatic"]]
+        rows = self.changed[PAYOUTS.name]
+        changed = [row for row in rows[self.paid_out_count :] if row["automatic"]]
+        self.paid_out_count = len(rows)
         found: dict[str, Item] = {}
         for row in sorted(changed, key=lambda row: (row["created_at"], row["payout_id"])):
             name = row["payout_id"]
@@ -193,24 +197,38 @@ class Reading:
         self._keep(BALANCE_TRANSACTIONS, found, is_whole=False)
 
     def _read_behind(self) -> None:
-        """What the night's news name and what was not listed itself, by id."""
-        named: dict[str, set[str]] = {}
-        for source in self.sources:
-            resource = stripe_rows.BY_PREFIX.get(source.partition("_")[0])
-            if resource is not None:
-                named.setdefault(resource.name, set()).add(source)
-        charges = named.pop(CHARGES.name, set())
-        for resource in (stripe_rows.REFUNDS, stripe_rows.DISPUTES, PAYOUTS):
-            self._again(resource, named.get(resource.name, ()))
-            charges |= self._named("charge_id", resource)
-        self._again(CHARGES, charges)
+        """What the night's news name and what was not listed itself, by id.
+
+        What is read here is newer than every list of the night: so what it names in turn is read
+        again even where it was listed.
+        """
+        self.lists_are_over = True
+        self.listed_count = {name: len(rows) for name, rows in self.changed.items()}
+        # What went out with a payout may be news too, and name a payout.
+        while payouts := self._sources_of(PAYOUTS) - self.seen[PAYOUTS.name]:
+            self._again(PAYOUTS, payouts)
+            self._read_payouts()
+            self.seen[PAYOUTS.name] |= payouts  # those that are gone as well
+        for resource in (stripe_rows.REFUNDS, stripe_rows.DISPUTES):
+            self._again(resource, self._sources_of(resource))
+        charges = self._named("charge_id", stripe_rows.REFUNDS, stripe_rows.DISPUTES)
+        self._again(CHARGES, charges | self._sources_of(CHARGES))
         self._again(PAYMENT_INTENTS, self._named("payment_intent_id", CHARGES))
-        invoices = self._named("stripe_invoice_id", CHARGES, CREDIT_NOTES)
-        invoices |= self._named("stripe_invoice_id", stripe_rows.INVOICE_PAYMENTS)
-        self._again(INVOICES, invoices)
+        self._again(
+            INVOICES,
+            self._named("stripe_invoice_id", CHARGES, CREDIT_NOTES, stripe_rows.INVOICE_PAYMENTS),
+        )
         # Voiding a credit note changes its invoice; when it was listed, it may have stood.
         notes = self._credit_notes(self.reopened)
         self._keep(CREDIT_NOTES, self._by_id(CREDIT_NOTES, notes))
+
+    def _sources_of(self, resource: Resource) -> set[str]:
+        """What new balance transactions name of a resource."""
+        return {
+            source
+            for source in self.sources
+            if stripe_rows.BY_PREFIX.get(source.partition("_")[0]) is resource
+        }
 
     def _look_at_events(self) -> None:
         """What a person has mended on an object that is final leaves no trace but an event: where
@@ -251,9 +269,19 @@ class Reading:
             )
 
     def _named(self, column: str, *resources: Resource) -> set[str]:
-        """The ids that changed objects name."""
-        rows = (row for one in resources for row in self.changed[one.name])
-        return {row[column] for row in rows if row.get(column)}
+        """The ids that changed objects name. Those named by what was read after the lists count as
+        not seen.
+        """
+        names: set[str] = set()
+        for one in resources:
+            count = self.listed_count[one.name]
+            rows = self.changed[one.name]
+            names |= {row[column] for row in rows[:count] if row.get(column)}
+            late = {row[column] for row in rows[count:] if row.get(column)}
+            for seen in self.seen.values():
+                seen -= late
+            names |= late
+        return names
 
     def _again(self, resource: Resource, names: Iterable[str]) -> None:
         """Reads objects by id that the night has not read yet."""
@@ -377,6 +405,9 @@ class Reading:
             # The first time, whatever they name is listed by itself, or was by earlier nights.
             if self.knows_transactions and name not in known and row["source_id"]:
                 self.sources.add(row["source_id"])
+                if self.lists_are_over:
+                    for seen in self.seen.values():
+                        seen.discard(row["source_id"])
 
     # ---- what Stripe says -------------------------------------------------------------------
 

@@ -320,6 +320,27 @@ def test_a_later_payout_is_told_of_each_transaction_in_it_once(
     assert len(house.rows("raw.stripe_balance_transactions")) == 4
 
 
+def test_a_payout_made_after_payouts_were_listed_has_its_transactions_too(
+    house: Any, account: Account
+) -> None:
+    paid_out(account)
+
+    def pay() -> None:
+        account["balance_transaction"][2]["_payout"] = "po_3"
+        move = made.balance_transaction(id="txn_4", created=ago(0), amount=-300, source="po_3")
+        account["balance_transaction"].append(move | {"_payout": "po_3"})
+        account["payout"].append(made.payout(id="po_3", created=ago(0), status="paid"))
+
+    first = 2 * len(RESOURCES) + 2  # requests of the first night: the lists, and one payout's
+    with meddling(account, {first + 2: pay}) as local:
+        keyed(house, local).night(land)
+        assert len(local.requests) == first
+        house.night(land)
+
+    rows = newest(house, "balance_transactions")
+    assert {rows["txn_3"]["payout_id"], rows["txn_4"]["payout_id"]} == {"po_3"}
+
+
 # ---- what is read again ---------------------------------------------------------------------
 
 
