@@ -464,7 +464,7 @@ class _View:
     def _events(self) -> list[Object]:
         """What happened in the last 30 days, as far as the objects tell."""
         since = self.account["as_of"] - EVENT_SECONDS
-        rows = []
+        rows: list[Object] = list(self.account["objects"].get("event", []))
         for charge in self.all("charge"):
             rows.append(_event(f"charge.{charge['status']}", charge, charge["livemode"]))
         for refund in self.all("refund"):

@@ -320,6 +320,27 @@ def test_a_later_payout_is_told_of_each_transaction_in_it_once(
     assert len(house.rows("raw.stripe_balance_transactions")) == 4
 
 
+def test_a_payout_made_after_payouts_were_listed_has_its_transactions_too(
+    house: Any, account: Account
+) -> None:
+    paid_out(account)
+
+    def pay() -> None:
+        account["balance_transaction"][2]["_payout"] = "po_3"
+        move = made.balance_transaction(id="txn_4", created=ago(0), amount=-300, source="po_3")
+        account["balance_transaction"].append(move | {"_payout": "po_3"})
+        account["payout"].append(made.payout(id="po_3", created=ago(0), status="paid"))
+
+    first = 2 * len(RESOURCES) + 2  # requests of the first night: the lists, and one payout's
+    with meddling(account, {first + 2: pay}) as local:
+        keyed(house, local).night(land)
+        assert len(local.requests) == first
+        house.night(land)
+
+    rows = newest(house, "balance_transactions")
+    assert {rows["txn_3"]["payout_id"], rows["txn_4"]["payout_id"]} == {"po_3"}
+
+
 # ---- what is read again ---------------------------------------------------------------------
 
 
@@ -420,6 +441,53 @@ def test_a_credit_note_changes_its_invoice_and_is_voided_with_it(
     assert newest(house, "invoices")["in_2"]["post_payment_credit_notes_minor"] == 70
 
 
+def updated(kind: str, thing: dict[str, Any]) -> dict[str, Any]:
+    """The event of somebody's work in the dashboard, just now."""
+    stated = {"id": f"evt_{kind}_{thing['id']}", "object": "event", "type": f"{kind}.updated"}
+    now = int(datetime.now(UTC).timestamp())
+    return stated | {"created": now, "livemode": True, "data": {"object": dict(thing)}}
+
+
+def test_metadata_that_a_person_mends_on_an_old_charge_are_noticed_by_their_event(
+    house: Any, account: Account, local: LocalStripe
+) -> None:
+    account["charge"] = [
+        made.charge(id=f"ch_{n}", created=ago(300 - n), metadata=OURS) for n in range(3)
+    ]
+    account["charge"].append(made.charge(id="ch_new", created=ago(0)))
+    account["invoice"] = [made.invoice(id="in_1", created=ago(300), status="paid")]
+    account["invoice"].append(made.invoice(id="in_new", created=ago(0), status="paid"))
+    keyed(house, local).night(land)
+
+    account["charge"][1]["metadata"] = OURS | {"infery_invoice_id": "INF-9"}
+    account["invoice"][0]["metadata"] = OURS
+    account["event"] = [
+        updated("charge", account["charge"][0]),  # something that is not kept
+        updated("charge", account["charge"][1]),
+        updated("invoice", account["invoice"][0]),
+    ]
+    asked(local)
+    house.night(land)
+
+    again = {path for path in asked(local) if path.count("/") == 3}
+    assert again == {"/v1/charges/ch_1", "/v1/invoices/in_1"}
+    assert json.loads(newest(house, "charges")["ch_1"]["metadata"])["infery_invoice_id"] == "INF-9"
+    assert json.loads(newest(house, "invoices")["in_1"]["metadata"]) == OURS
+    assert not house.night(land)
+
+
+def test_a_key_that_may_not_read_events_reads_all_else(house: Any, account: Account) -> None:
+    account["charge"] = [made.charge(id="ch_1", created=ago(3))]
+    with serve(made.account(account, as_of=NOW) | {"forbidden": ["events"]}) as local:
+        keyed(house, local).night(land)
+        account["charge"].append(made.charge(id="ch_2", created=ago(0)))
+
+        assert house.night(land)
+        assert trouble(house.settings) is None
+
+    assert len(house.rows("raw.stripe_charges")) == 2
+
+
 # ---- what a night costs ---------------------------------------------------------------------
 
 
@@ -433,7 +501,7 @@ def test_a_night_without_news_asks_a_constant_number_of_times_and_once_for_what_
     keyed(house, local).night(land)
     asked(local)
     house.night(land)
-    assert len(asked(local)) == 2 * len(RESOURCES)
+    assert len(asked(local)) == 2 * len(RESOURCES) + 1  # and the events
 
     for row in account["invoice"][10:15]:
         row["status"] = "open"
@@ -445,7 +513,7 @@ def test_a_night_without_news_asks_a_constant_number_of_times_and_once_for_what_
     for row in account["invoice"][-5:]:
         row["created"] = ago(30)
     house.night(land)
-    assert len(asked(local)) == 2 * len(RESOURCES) + 5
+    assert len(asked(local)) == 2 * len(RESOURCES) + 1 + 5
 
 
 # ---- lists that do not hold still -----------------------------------------------------------

@@ -309,7 +309,19 @@ def test_the_simulated_account_is_served_from_its_file(tmp_path: Path) -> None:
             "dispute": ids(v1.disputes.list().auto_paging_iter()),
             "balance_transaction": ids(v1.balance_transactions.list().auto_paging_iter()),
             "payment_intent": ids(v1.payment_intents.list().auto_paging_iter()),
+            "invoice": ids(v1.invoices.list().auto_paging_iter()),
+            "invoice_payment": ids(v1.invoice_payments.list().auto_paging_iter()),
+            "payout": ids(v1.payouts.list().auto_paging_iter()),
+            "customer": ids(v1.customers.list().auto_paging_iter()),
         }
+        [payout, *_] = v1.payouts.list().data
+        inside = list(v1.balance_transactions.list({"payout": payout.id}).auto_paging_iter())
+        assert sum(row.net for row in inside if row.source != payout.id) == payout.amount
+        [bill, *_] = v1.invoices.list({"expand": ["data.customer"]}).data
+        assert bill.to_dict()["customer"]["email"].endswith(".example")
+        [payment] = v1.invoice_payments.list({"invoice": bill.id}).data
+        assert payment.payment.type == "payment_intent"
+        assert len(v1.invoices.line_items.list(bill.id).data) == 1
         for row in v1.charges.list({"expand": ["data.payment_intent"], "limit": 100}).data:
             assert row["payment_intent"]["id"].startswith("pi_3")
 
