@@ -766,10 +766,9 @@ def invoices(ctx: click.Context, workspace: str | None, form: str) -> None:
             "order by issued_at desc, invoice_id",
             workspace=workspace,
         )
-    if form == "table":  # links are long: CSV and JSON have them
+    if form == "table":  # links and hours are long: CSV and JSON have them
         for row in rows:
-            stated = {"PDF": row["pdf_url"], "receipt": row["receipt_url"]}
-            row["documents"] = ", ".join(name for name, url in stated.items() if url) or None
+            row["issued_at"] = row["issued_at"].date()
     show(
         rows,
         form,
@@ -785,7 +784,6 @@ def invoices(ctx: click.Context, workspace: str | None, form: str) -> None:
             "credits",
             "status",
             "billing_email",
-            "documents",
         ],
         labels={
             "billing_email": "billed to",

@@ -185,7 +185,16 @@ MISSING = {
 }
 LONGEST_ID = 28
 MONEY = ("_minor", "billed", "kept", "unexplained", "too_little", "too_much")
-FOLDED = {"reason", "message", "subject", "item_id", "key_name", "workspace_name", "model"}
+FOLDED = {
+    "billing_email",
+    "reason",
+    "message",
+    "subject",
+    "item_id",
+    "key_name",
+    "workspace_name",
+    "model",
+}
 LABELS = {
     "request_count": "requests",
     "error_count": "errors",

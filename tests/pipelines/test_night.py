@@ -393,7 +393,7 @@ WARNINGS = [
 def furnished(tmp_path_factory: pytest.TempPathFactory) -> House:
     """After its first night."""
     house = House(tmp_path_factory.mktemp("furnished") / "house")
-    furnish(house, first_day=18)
+    furnish(house)
     house.put("proxy/a.jsonl", [spend_log("req_20_1"), spend_log("llm_1")])
     assert failed_claims(house.night(sinks=listening([]))) == {}
     return house
