@@ -1,6 +1,7 @@
 """`make bench`: the night on one day of requests, less the empty night, against the engine.
 
-All is measured in one run, in rounds, each figure in a process of its own; medians are compared.
+All is measured in one run, in rounds, each figure in a process of its own. Each round is compared
+by itself; the median of the rounds is what is found.
 
 - The engine: `copy (from read_json(file, columns = {every canonical field, typed})) to …
   (format parquet, compression zstd)` with DuckDB's defaults. The process measures itself around
@@ -197,6 +198,10 @@ class Measured:
     wall: float
     cpu: float
     rss: int
+
+
+Round = dict[str, Measured]  # what was measured in it, by its name in the table
+BEFORE = "engine before"  # and the name of a night
 
 
 def median(runs: Sequence[Measured]) -> Measured:
@@ -600,8 +605,10 @@ class Claim:
 
 def compare(
     file: Path, folder: Path, lines: int, rounds: int, only: Sequence[str] = ()
-) -> dict[str, list[Measured]]:
-    """Everything in turn, `rounds` times; or `only` some of it."""
+) -> list[Round]:
+    """Everything in turn, `rounds` times; or `only` some of it. The engine is measured before each
+    night, for a machine's pace changes: as `engine before …`.
+    """
     bench, index, money = Bench(folder), Ids(folder / "ids"), Money(folder / "money")
     places = {name: folder / place for name, place in PLACES.items()}
     say = functools.partial(print, file=sys.stderr, flush=True)
@@ -628,36 +635,38 @@ def compare(
         index.prepare(lines)
     if not only or "reconciliation" in only:
         money.prepare(CHARGES)
-    runs: dict[str, list[Measured]] = {}
+    done: list[Round] = []
 
     def keep(name: str, *found: Measured) -> None:
         for one in found:
-            runs.setdefault(name, []).append(one)
+            done[-1][name] = one
             say(f"  {name}: {one.wall:.2f} s, {one.cpu:.2f} CPU, {one.rss / 2**20:,.0f} MiB")
 
     for number in range(rounds):
         say(f"round {number + 1} of {rounds}")
+        done.append({})
         for name, arrives in arrived.items():
-            keep("engine", engine(file, folder))  # each time: a machine's pace changes
+            keep(f"{BEFORE} {name}", engine(file, folder))
             if name == "gzip":
                 keep("engine on gzip", engine(arrives, folder))
-            done, empty = bench.nights("in use", arrives)
-            keep(name, done)
+            night, empty = bench.nights("in use", arrives)
+            keep(name, night)
             if name == "clean":
                 keep("empty night", empty)
         for name in histories:
             if (folder / name).exists():
-                keep("engine", engine(file, folder))
+                keep(f"{BEFORE} {name}", engine(file, folder))
                 keep(f"landing, {name}", bench.landing(name, file))
                 keep(name, bench.nights(name, file)[0])
                 if name == list(histories)[-1]:
                     keep("one request found", run(bench.house, "request", first_request(file)))
         if index.folder.exists():
+            keep(f"{BEFORE} id check", engine(file, folder))
             keep("id check", index.check())
         if money.folder.exists():
             keep("join of charges and invoices", money.join())
             keep("reconciliation", money.reconcile())
-    return runs
+    return done
 
 
 def first_request(file: Path) -> str:
@@ -669,97 +678,142 @@ def first_request(file: Path) -> str:
 # ---- what is said of it ---------------------------------------------------------------------
 
 
-def claims(middle: Mapping[str, Measured]) -> list[Claim]:
-    """What issue 3 asks of a night, on what was measured."""
-    floor, packed_floor, empty = (
-        middle[name] for name in ("engine", "engine on gzip", "empty night")
+def claims(rounds: Sequence[Round]) -> list[Claim]:
+    """What is asked of a night, on what was measured: each quantity of each round by itself, for
+    what is compared stands side by side there, and then the median of the rounds.
+    """
+    first, *_ = rounds
+    found: list[Claim] = []
+
+    def hold(sentence: str, limit: float, of: Callable[[Round], float], *needs: str) -> None:
+        if first.keys() >= set(needs):
+            value = statistics.median(of(one) for one in rounds)
+            found.append(Claim(sentence, value, limit))
+
+    def both(sentence: str, limit: float, of: Callable[[Round, str], float], *needs: str) -> None:
+        for kind, attribute in (("wall", "wall"), ("CPU", "cpu")):
+            hold(f"{sentence}, {kind}", limit, lambda one, by=attribute: of(one, by), *needs)  # type: ignore[misc]
+
+    def net(one: Round, by: str, name: str, against: str = "") -> float:
+        """A night less the empty night, in engines."""
+        floor = getattr(one[against or f"{BEFORE} {name}"], by)
+        return float((getattr(one[name], by) - getattr(one["empty night"], by)) / floor)
+
+    def ratio(one: Round, by: str, name: str, against: str) -> float:
+        return float(getattr(one[name], by) / getattr(one[against], by))
+
+    clean, empty = "clean", "empty night"
+    twice, bad, many = "0.1 % duplicates", "0.1 % bad lines", f"{OBJECTS:,} objects"
+    short, long = (f"{days} days before it" for days in (SHORT_HISTORY, LONG_HISTORY))
+    join, reconciled = "join of charges and invoices", "reconciliation"
+    both("a clean day ÷ the engine", 2.0, lambda one, by: net(one, by, clean), clean)
+    both(
+        "what 0.1 % duplicates add to that",
+        0.1,
+        lambda one, by: net(one, by, twice) - net(one, by, clean),
+        twice,
+        clean,
     )
-
-    def net(name: str, against: Measured = floor) -> tuple[float, float]:
-        """Wall and CPU of a night less the empty night, in engines."""
-        night = middle[name]
-        return (night.wall - empty.wall) / against.wall, (night.cpu - empty.cpu) / against.cpu
-
-    clean, many = net("clean"), net(f"{OBJECTS:,} objects")
-    short, long = (middle[f"{days} days before it"] for days in (SHORT_HISTORY, LONG_HISTORY))
-    landed = [middle[f"landing, {days} days before it"] for days in (SHORT_HISTORY, LONG_HISTORY)]
-    check = middle["id check"]
-    join, reconciled = middle["join of charges and invoices"], middle["reconciliation"]
-    limits = {
-        "a clean day ÷ the engine": (clean, 2.0),
-        "what 0.1 % duplicates add to that": (
-            tuple(b - a for a, b in zip(clean, net("0.1 % duplicates"), strict=True)),
-            0.1,
-        ),
-        "the day in gzip ÷ the engine on the same gzip": (net("gzip", packed_floor), 2.0),
-        "the day with 0.1 % bad lines ÷ the engine on the clean day": (net("0.1 % bad lines"), 3.0),
-        f"the day in {OBJECTS:,} objects ÷ the day in one": (
-            tuple(b / a for a, b in zip(clean, many, strict=True)),
-            1.3,
-        ),
-        f"the day landed into {LONG_HISTORY} days ÷ into {SHORT_HISTORY}": (
-            (landed[1].wall / landed[0].wall, landed[1].cpu / landed[0].cpu),
+    both(
+        "the day in gzip ÷ the engine on the same gzip",
+        2.0,
+        lambda one, by: net(one, by, "gzip", "engine on gzip"),
+        "gzip",
+        empty,
+    )
+    both(
+        "the day with 0.1 % bad lines ÷ the engine on the clean day",
+        3.0,
+        lambda one, by: net(one, by, bad),
+        bad,
+        empty,
+    )
+    both(
+        f"the day in {OBJECTS:,} objects ÷ the day in one",
+        1.3,
+        lambda one, by: net(one, by, many) / net(one, by, clean),
+        many,
+        clean,
+    )
+    for what, prefix in (("day landed", "landing, "), ("whole night", "")):
+        names = prefix + long, prefix + short
+        both(
+            f"the {what} into {LONG_HISTORY} days ÷ into {SHORT_HISTORY}",
             1.1,
-        ),
-        f"the whole night into {LONG_HISTORY} days ÷ into {SHORT_HISTORY}": (
-            (long.wall / short.wall, long.cpu / short.cpu),
-            1.1,
-        ),
-        "the id check ÷ the engine, by 100 M ids": (
-            (check.wall / floor.wall, check.cpu / floor.cpu),
-            0.4,
-        ),
-        "reconciling a million charges with a million invoices ÷ their join": (
-            (reconciled.wall / join.wall, reconciled.cpu / join.cpu),
-            3.0,
-        ),
-    }
-    found = [
-        Claim(f"{sentence}, {kind}", value, limit)
-        for sentence, (values, limit) in limits.items()
-        for kind, value in zip(("wall", "CPU"), values, strict=True)
-    ]
-    peak = max(run.rss for run in middle.values()) / 10**9
-    return [
-        *found,
-        Claim(
-            f"seconds that {LONG_HISTORY} days add to landing into {SHORT_HISTORY}",
-            landed[1].wall - landed[0].wall,
+            lambda one, by, names=names: ratio(one, by, *names),  # type: ignore[misc]
+            *names,
+        )
+        hold(
+            f"seconds that {LONG_HISTORY} days add to the {what} into {SHORT_HISTORY}",
             1.0,
-        ),
-        Claim(
-            f"seconds that {LONG_HISTORY} days add to the whole night into {SHORT_HISTORY}",
-            long.wall - short.wall,
-            1.0,
-        ),
-        Claim("peak memory of any night, GB", peak, 3.0),
-        Claim("the empty night, seconds", empty.wall, 5.0),
-    ]
+            lambda one, names=names: one[names[0]].wall - one[names[1]].wall,  # type: ignore[misc]
+            *names,
+        )
+    check = "id check"
+    both(
+        "the id check ÷ the engine, by 100 M ids",
+        0.4,
+        lambda one, by: ratio(one, by, check, f"{BEFORE} {check}"),
+        check,
+    )
+    both(
+        "reconciling a million charges with a million invoices ÷ their join",
+        3.0,
+        lambda one, by: ratio(one, by, reconciled, join),
+        reconciled,
+    )
+    hold(
+        "peak memory of any night, GB",
+        3.0,
+        lambda one: max(run.rss for run in one.values()) / 10**9,
+    )
+    hold("the empty night, seconds", 5.0, lambda one: one[empty].wall, empty)
+    return found
 
 
-def page(runs: Mapping[str, Sequence[Measured]], file: Path, lines: int, load: float) -> str:
+def table(rounds: Sequence[Round]) -> Iterator[tuple[str, list[Measured]]]:
+    """What was measured, by its name; the engine of all rounds and nights in one."""
+    names = dict.fromkeys(
+        "engine" if name.startswith(BEFORE) else name for one in rounds for name in one
+    )
+    for name in names:
+        yield (
+            name,
+            [
+                run
+                for one in rounds
+                for of, run in one.items()
+                if of == name or (name == "engine" and of.startswith(BEFORE))
+            ],
+        )
+
+
+def page(
+    rounds: Sequence[Round], file: Path, lines: int, load: float, *, is_part: bool = False
+) -> str:
     """The tables as Markdown, and how they were measured."""
-    middle = {name: median(of) for name, of in runs.items()}
     rows = [
-        f"| {name} | {middle[name].wall:.2f} | {min(run.wall for run in of):.2f}–"
-        f"{max(run.wall for run in of):.2f} | {middle[name].cpu:.2f} | "
-        f"{middle[name].rss / 2**20:,.0f} |"
-        for name, of in runs.items()
+        f"| {name} | {median(of).wall:.2f} | {min(run.wall for run in of):.2f}–"
+        f"{max(run.wall for run in of):.2f} | {median(of).cpu:.2f} | "
+        f"{median(of).rss / 2**20:,.0f} |"
+        for name, of in table(rounds)
     ]
     held = [
         f"| {claim.sentence} | {claim.found:.2f} | {claim.limit:.1f} | "
         f"{'yes' if claim.holds else '**no**'} |"
-        for claim in claims(middle)
+        for claim in claims(rounds)
     ]
     return f"""# What a night costs
 
 Written by `make bench` (`tests/bench.py`) on {date.today()}; run it to have your own.
+{"Only a part of it was run: what has no row below was not measured." if is_part else ""}
 
 {lines:,} canonical requests of one day ({file.stat().st_size / 2**20:,.0f} MiB, {WORKSPACES}
 workspaces with {KEYS_EACH} keys each, every canonical field) arrive in a warehouse that is in use.
-{os.cpu_count()} cores, Python {platform.python_version()}, DuckDB {duckdb.__version__}. Medians of
-{len(runs["empty night"])} rounds, in each of which everything runs once, the engine before every
-night; the load average was {load:.1f} before the first.
+{os.cpu_count()} cores, Python {platform.python_version()}, DuckDB {duckdb.__version__}.
+{len(rounds)} rounds, in each of which everything runs once, the engine before every night; the load
+average was {load:.1f} before the first. What is compared is compared within its round, as a
+machine's pace changes; what is found is the median of the rounds.
 
 | | found | limit | holds |
 | --- | --- | --- | --- |
@@ -803,8 +857,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--lines", type=int, default=5_000_000, help="requests in the day (default: 5,000,000)"
     )
     parser.add_argument(
-        "--only", nargs="*", help="measure these alone, by the names in the table; writes no page"
+        "--only",
+        nargs="*",
+        help="measure these alone, by the names in the table; writes no page but with --write",
     )
+    parser.add_argument("--write", action="store_true", help="write the page of a part, too")
     parser.add_argument(
         "--keep",
         type=Path,
@@ -818,13 +875,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not file.exists():
             generate(file, options.lines)
         load = os.getloadavg()[0]
-        runs = compare(file, folder, options.lines, options.rounds, options.only or ())
-        if options.only:
-            return 0
-        text = page(runs, file, options.lines, load)
+        rounds = compare(file, folder, options.lines, options.rounds, options.only or ())
+        text = page(rounds, file, options.lines, load, is_part=bool(options.only))
     print(text)
-    PAGE.write_text(text, encoding="utf-8")
-    return int(not all(claim.holds for claim in claims({n: median(of) for n, of in runs.items()})))
+    if options.write or not options.only:
+        PAGE.write_text(text, encoding="utf-8")
+    return int(not all(claim.holds for claim in claims(rounds)))
 
 
 if __name__ == "__main__":
