@@ -539,11 +539,22 @@ class Reading:
         return Item(resource.row(stated, self.livemode), contact)
 
     def _lines(self, name: str) -> list[dict[str, Any]]:
-        """All lines of an invoice; with the invoice itself only the first come."""
+        """All lines of an invoice; with the invoice itself only the first come.
+
+        Raises ListMoved when the invoice, or the line that a page begins after, is gone meanwhile:
+        a draft may be deleted or changed between its own answer and this one.
+        """
         ask: dict[str, Any] = {"limit": PAGE}
         lines: list[dict[str, Any]] = []
         while True:
-            page = self._ask(f"invoices/{name}/lines", ask)
+            try:
+                page = self._ask(f"invoices/{name}/lines", ask)
+            except self.stripe.InvalidRequestError as error:
+                if error.http_status == 404 or error.code == "resource_missing":
+                    raise ListMoved from None
+                raise StoreError(
+                    f"Stripe refused to show the lines of {name}: {_first_line(error)}."
+                ) from None
             lines += page["data"]
             if not page["has_more"] or not page["data"]:
                 return lines
@@ -557,7 +568,7 @@ class Reading:
         found: dict[str, Item] = {}
         for name in names:
             try:
-                stated = self._ask(f"{resource.name}/{name}", ask)
+                found[name] = self._one(resource, name, ask)
             except self.stripe.InvalidRequestError as error:
                 if error.http_status != 404:
                     raise StoreError(
@@ -567,9 +578,19 @@ class Reading:
                     found[name] = Item(gone, None)
                     continue
                 self.draft.remark(f"Stripe knows no {name} any more; it stays as it was last read.")
-                continue
-            found[name] = self._item(resource, stated)
         return found
+
+    def _one(self, resource: Resource, name: str, ask: Mapping[str, Any]) -> Item:
+        """One object by its id; again where its lines changed while they were read."""
+        for _ in range(PASSES):
+            try:
+                return self._item(resource, self._ask(f"{resource.name}/{name}", ask))
+            except ListMoved:
+                continue
+        raise StoreError(
+            f"Stripe's lines of {name} changed each of the {PASSES} times they were read: nothing "
+            "was published, run the night again later."
+        )
 
     def _deleted(self, resource: Resource, name: str) -> Row | None:
         """A draft that is gone was deleted, and is final: only drafts can be."""

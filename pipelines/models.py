@@ -33,6 +33,7 @@ from pipelines import packs
 from pipelines.calendar import Clock
 from pipelines.store import (
     CORES,
+    MACROS,
     WHOLE,
     Draft,
     RawTable,
@@ -61,6 +62,7 @@ MANIFEST_COLUMNS = {
 
 HEADER = re.compile(r"^--\s*(grain|kind|looks back|also for|severity|each):\s*(.+?)\s*$")
 WORDS = {"kind": "view", "also for": "tomorrow", "severity": "warning", "each": "day"}
+MACRO = re.compile(rf"\b(?:{'|'.join(re.findall(r'macro ([a-z_]+)', MACROS))})\(")
 DOCUMENTED = re.compile(r"([a-z_][a-z0-9_]*)\s*,?\s*--\s*(\S.*?)\s*$")
 
 
@@ -430,7 +432,15 @@ class Models:
         statement = self.models.get(name) or self.claims[name]
         inputs = [self.models[table] for table in statement.inputs if table in self.models]
         views = [self.view_logic(model.name) for model in inputs if model.is_view]
-        return digest([duckdb.__version__, statement.logic, dict(statement.look_back), *views])
+        parts: list[object] = [
+            duckdb.__version__,
+            statement.logic,
+            dict(statement.look_back),
+            *views,
+        ]
+        if MACRO.search(statement.logic):
+            parts.append(MACROS)
+        return digest(parts)
 
     def _content_read(
         self, draft: Draft, statement: Statement, day: date | None, clock: Clock, *, of_days: bool
@@ -568,7 +578,7 @@ class Models:
         """The types of every model of the house itself, as another process has found them: to ask
         the engine takes each night half a second. A cache, safe to lose.
         """
-        told_by = [duckdb.__version__, Path(__file__).read_bytes(), MANIFEST_COLUMNS]
+        told_by = [duckdb.__version__, Path(__file__).read_bytes(), MANIFEST_COLUMNS, MACROS]
         shapes = [(name, shape.columns) for name, shape in self.raw.items()]
         logic = [(name, model.logic) for name, model in self.models.items()]
         file = cached(f"types-{digest([told_by, shapes, logic])[:16]}.json")
@@ -587,6 +597,7 @@ class Models:
             self._scratch = duckdb.connect()
             for layer in LAYERS:
                 self._scratch.execute(f"create schema {layer}")
+            self._scratch.execute(MACROS)
         try:
             for name in model.inputs:
                 kinds = (

@@ -91,6 +91,15 @@ class Reconciliation(Section):
     pending_days: int = Field(default=14, ge=0)
 
 
+class Credits(Section):
+    """What becomes of credits whose money went back: a refund takes its part of the pack, or is
+    waived; an open dispute holds its part, or is ignored until it is lost.
+    """
+
+    refund: Literal["clawback", "waive"] = "clawback"
+    dispute: Literal["hold", "ignore"] = "hold"
+
+
 class EmailSink(Section):
     smtp_host: str = "localhost"
     smtp_port: int = 25
@@ -137,6 +146,7 @@ class Settings(Section):
     invoices: Folder = Folder(location="landing/invoices")
     stripe: Stripe = Stripe()
     reconciliation: Reconciliation = Reconciliation()
+    credits: Credits = Credits()
     alerts: Alerts = Alerts()
     exports: Exports = Exports()
     limits: Limits = Limits()
@@ -187,6 +197,8 @@ class Settings(Section):
             "warehouse_credits_per_usd": self.warehouse.credits_per_usd,
             "reconciliation_settle_days": self.reconciliation.settle_days,
             "reconciliation_pending_days": self.reconciliation.pending_days,
+            "credits_refund": self.credits.refund,
+            "credits_dispute": self.credits.dispute,
             "alerts_exceed_percent": self.alerts.exceed_percent,
             "alerts_floor_credits": self.alerts.floor_credits,
             "alerts_sensitivity": self.alerts.sensitivity,

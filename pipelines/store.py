@@ -574,8 +574,12 @@ def write_parquet(
     return rows, credits
 
 
+# Functions that the SQL of tables may call (`sql/macros.sql`).
+MACROS = (Path(__file__).parents[1] / "sql" / "macros.sql").read_text(encoding="utf-8")
+
+
 def connect(spool: Path | None = None, memory_limit: str = "2GB") -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB in UTC that spills to the spool."""
+    """An in-memory DuckDB in UTC that spills to the spool and knows the house's macros."""
     connection = duckdb.connect()
     # What DuckDB knows of a column's nulls would decide whether its Parquet says REQUIRED or
     # OPTIONAL: equal rows out of one file or out of two would be other bytes.
@@ -587,6 +591,7 @@ def connect(spool: Path | None = None, memory_limit: str = "2GB") -> duckdb.Duck
         connection.execute(f"set temp_directory = {quote(str(spool / 'duckdb'))}")
     for layer in ("raw", "staging", "marts", "ops"):
         connection.execute(f"create schema {layer}")
+    connection.execute(MACROS)
     return connection
 
 

@@ -645,9 +645,10 @@ def run_many(first: int, schedules: int, folder: Path) -> list[str]:
     for seed in range(first, first + schedules):
         try:
             run_schedule(seed, folder / "schedule", models, tally)
-        except AssertionError as error:
-            wrong.append(f"- wrong: {str(error)[:300]}")
-            print(f"FAILED  stripe: {str(error)[:300]}", file=sys.stderr, flush=True)
+        except Exception as error:  # noqa: BLE001  (whatever stopped a schedule is its result)
+            said = f"seed {seed}: {type(error).__name__}: {str(error)[:300]}"
+            wrong.append(f"- wrong: {said}")
+            print(f"FAILED  stripe: {said}", file=sys.stderr, flush=True)
         if (seed - first) % 100 == 99:
             print(f"stripe: {seed - first + 1} of {schedules}", flush=True)
     met = ", ".join(f"{count} {name}" for name, count in sorted(tally.faults.items()))

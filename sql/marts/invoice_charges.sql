@@ -13,9 +13,9 @@ with contradictions as (
 ),
 
 named as (
-    select ladders.*, ladders.state as role
-    from staging.charge_ladders as ladders
-    where state <> 'test' and not has_several
+    select *, state as role,
+    from staging.charge_ladders
+    where state <> 'test' and is_known and not has_several
     union all by name
     select
         contradictions.charge_id,
@@ -27,10 +27,15 @@ named as (
         0 as amount_minor,
         ladders.payment_intent_id,
         ladders.stripe_invoice_id,
-        ladders.first_workspace_id,
-        ladders.last_workspace_id,
+        ladders.currency <> invoices.currency as is_other_currency,
+        coalesce(
+            first_workspace_id <> invoices.workspace_id
+            or last_workspace_id <> invoices.workspace_id, false
+        ) as is_other_workspace,
     from contradictions
     inner join staging.charge_ladders as ladders using (charge_id)
+    inner join staging.invoices as invoices
+        on invoices.infery_invoice_id = contradictions.infery_invoice_id
 )
 
 select
@@ -45,14 +50,10 @@ select
     rung,  -- its number, 1 is the strongest
     role,  -- settled | waiting | dead | conflict
     amount_minor,  -- captured; asked for, while no money came; 0 in a conflict
-    named.currency,
-    named.created_at as charged_at,
-    named.payment_intent_id,  -- the charge's
-    named.stripe_invoice_id,  -- the one the charge paid
-    named.currency <> invoices.currency as is_other_currency,  -- than the invoice's
-    coalesce(
-        first_workspace_id <> invoices.workspace_id or last_workspace_id <> invoices.workspace_id,
-        false
-    ) as is_other_workspace,  -- a rung of the charge claims another than the invoice's
+    currency,
+    created_at as charged_at,
+    payment_intent_id,  -- the charge's
+    stripe_invoice_id,  -- the one the charge paid
+    is_other_currency,  -- than the invoice's
+    is_other_workspace,  -- a rung of the charge claims another than the invoice's
 from named
-inner join staging.invoices as invoices using (infery_invoice_id)

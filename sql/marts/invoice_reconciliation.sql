@@ -64,21 +64,17 @@ judged as (
 ),
 
 standings as (
-    select *
-    from (
-        values
-            ('test_mode', 'agrees'), ('metadata_conflict', 'needs_person'),
-            ('workspace_mismatch', 'needs_person'), ('currency_mismatch', 'needs_person'),
-            ('void_but_paid', 'needs_person'), ('disputed_open', 'needs_person'),
-            ('dispute_lost', 'agrees'), ('refund_failed', 'needs_person'),
-            ('refunded_full', 'agrees'), ('amount_mismatch', 'needs_person'),
-            ('duplicate_charge', 'needs_person'), ('overpaid', 'needs_person'),
-            ('in_flight', 'waits'), ('missing_in_stripe', 'needs_person'),
-            ('partially_paid', 'waits'), ('zero_amount', 'agrees'),
-            ('missing_in_gateway', 'needs_person'), ('refunded_partial', 'agrees'),
-            ('paid_out_of_band', 'agrees'), ('dispute_won', 'agrees'),
-            ('matched', 'agrees'), ('matched_by_fallback', 'agrees')
-    ) as listed (status, standing)
+    select
+        *,
+        case
+            when status in ('in_flight', 'partially_paid') then 'waits'
+            when status in (
+                'matched', 'matched_by_fallback', 'paid_out_of_band', 'refunded_full',
+                'refunded_partial', 'dispute_lost', 'dispute_won', 'zero_amount', 'test_mode'
+            ) then 'agrees'
+            else 'needs_person'
+        end as standing,
+    from judged
 ),
 
 dated as (
@@ -90,8 +86,7 @@ dated as (
             when status = 'refund_failed' then failed_refund_at
             else began_at
         end as opened_at,
-    from judged
-    left join standings using (status)
+    from standings
 ),
 
 topics as (  -- a column for each topic that a reason may tell of
@@ -116,39 +111,52 @@ topics as (  -- a column for each topic that a reason may tell of
     group by 1
 ),
 
-worded as (  -- amounts in major units; a plain row needs two of them
+facts as (
     select
         dated.*,
         topics.* exclude (item_id),
-        list_transform(
-            case
-                when status in ('matched', 'matched_by_fallback') and refunded_minor = 0
-                    and expected_minor = total_minor
-                    then case
-                        when told_minor = total_minor then [total_minor]
-                        else [total_minor, told_minor]
-                    end
-                else [
-                    total_minor, told_minor, expected_minor, received_minor, refunded_minor,
-                    disputed_minor, held_minor, kept_minor, expected_minor - received_minor,
-                    held_minor - expected_minor, billed_minor, out_of_band_minor
-                ]
-            end,
-            lambda minor: upper(currency) || ' ' || case when minor < 0 then '-' else '' end
-            || case
-                when currencies.currency is null or places > 0 then
-                    format('{:,}', abs(minor) // pow(10, coalesce(places, 2))::bigint) || '.'
-                    || lpad(
-                        (abs(minor) % pow(10, coalesce(places, 2))::bigint)::varchar,
-                        coalesce(places, 2), '0'
-                    )
-                when places = 0 then format('{:,}', abs(minor))
-                else format('{:,}', abs(minor)) || ' minor units'
-            end
-        ) as amounts,
+        case when currencies.currency is null then 2 else places end as places,
+        coalesce(
+            status in ('matched', 'matched_by_fallback') and topics.item_id is null
+            and told_minor = total_minor and expected_minor = total_minor
+            and told_charge_id is not null, false
+        ) as is_plain,  -- one charge paid the one bill, and there is nothing to tell beside it
+        case
+            when status <> 'matched_by_fallback' then ''
+            when matched_by = 'charge_invoice_id'
+                then ', matched by the invoice id alone: a charge names no workspace'
+            else ', matched by ' || replace(matched_by, '_', ' ')
+        end as by_what,
     from dated
     left join staging.currencies as currencies using (currency)
     left join topics using (item_id)
+),
+
+plain as (  -- nearly all of a million rows
+    select
+        facts.*,
+        in_words(total_minor, currency, places) as total,
+        concat(
+            'Invoice ', item_id, ' over ', total, ' is paid by ', told_charge_id, ' (', total, ', ',
+            strftime(told_at, '%Y-%m-%d'), ')', by_what, '.'
+        ) as reason,
+    from facts
+    where is_plain
+),
+
+worded as (  -- amounts in major units
+    select
+        *,
+        list_transform(
+            [
+                total_minor, told_minor, expected_minor, received_minor, refunded_minor,
+                disputed_minor, held_minor, kept_minor, expected_minor - received_minor,
+                held_minor - expected_minor, billed_minor, out_of_band_minor
+            ],
+            lambda minor: in_words(minor, currency, places)
+        ) as amounts,
+    from facts
+    where not is_plain
 ),
 
 told as (  -- what the money came by
@@ -156,8 +164,7 @@ told as (  -- what the money came by
         *,
         coalesce(
             settled_words,
-            told_charge_id || ' (' || coalesce(amounts[2], amounts[1]) || ', '
-            || strftime(told_at, '%Y-%m-%d') || ')'
+            told_charge_id || ' (' || amounts[2] || ', ' || strftime(told_at, '%Y-%m-%d') || ')'
         ) as settled,
     from worded
 ),
@@ -188,11 +195,168 @@ named as (  -- the parts of the sentences; each is null where there is nothing t
         'Invoice ' || item_id || ' over ' || amounts[1] as opening,
         case item_kind when 'charge' then item_id || ': ' else '' end as of_charge,
         strftime(began_at, '%Y-%m-%d') as began_on,
-        replace(matched_by, '_', ' ') as rung_words,
         case when is_void then 'The gateway says ' || gateway_status
             else 'Stripe says void (' || void_bills || ')'
         end as voided,
     from told
+),
+
+reasoned as (
+    select
+        *,
+        case
+            when status = 'test_mode' then
+                format('Test charge {} moves no money', settled)
+                || coalesce('; its metadata names ' || claimed_invoice_id, '')
+            when status = 'metadata_conflict' and item_kind = 'charge' then
+                format('Charge {} names more than one invoice ({})', settled, conflicts)
+                || ', so it belongs to none until its metadata is mended'
+            when status = 'metadata_conflict' then
+                format('{} is contradicted: {}', opening, conflicts)
+                || '; the metadata must say which invoice is meant'
+            when status = 'workspace_mismatch' then
+                format('{} belongs to workspace {}, but ', opening, workspace_id)
+                || format('{}; {} came', other_workspaces, received)
+            when status = 'currency_mismatch' then
+                format('{} was charged in another currency: {}', opening, other_currencies)
+            when status = 'void_but_paid' then
+                format('{}, so nothing is owed on {}', voided, bill)
+                || format(', but {} came by {} and {} is kept', received, means, kept)
+                || ': refund it, or reissue the invoice'
+            when status = 'disputed_open' then
+                format('A dispute is open on charge {}{}', of_charge, open_disputes)
+                || format('; {} of the {} received for {} is at risk', disputed, received, bill)
+                || ': answer it in Stripe'
+            when status = 'dispute_lost' then
+                format('A dispute was lost on charge {}{}', of_charge, lost_disputes)
+                || format('; of the {} received for {}, {} is left', received, bill, kept)
+            when status = 'refund_failed' then
+                'A refund failed and was not made good on charge ' || of_charge || failed_refunds
+                || format('; of the {} received for {}, ', received, bill)
+                || case
+                    when refunded_minor > 0 then format('only {} went back ({})', refunded, refunds)
+                    else 'nothing went back'
+                end
+                || ': refund it again, or pay it out otherwise'
+            when status = 'refunded_full' then
+                format('All of the {} that came by {} for {}', received, means, bill)
+                || format(' was refunded: {}', refunds)
+            when status = 'amount_mismatch' and billed_minor <> total_minor then
+                format('The two bills differ: the gateway''s {} against {}', bill, billed)
+                || ' of Stripe''s'
+                || coalesce(' (' || bills || ')', '')
+                || case when received_minor = 0 then '; nothing came'
+                    else format('; {} came by {}', received, means)
+                end
+            when status = 'amount_mismatch' then
+                format('The gateway says that {} is paid, but only {} of ', bill, received)
+                || format('{} came by {}: {} is missing', expected, means, lacking)
+            when status = 'duplicate_charge' then
+                format('{} was charged more than once: {} brought {}', opening, means, received)
+                || case
+                    when refunded_minor > 0 then format(', {} went back ({})', refunded, refunds)
+                    else ''
+                end
+                || format('; {} too much is held: refund the charge that is one too many', excess)
+            when status = 'overpaid' then
+                format('For {} Stripe should hold {}, but holds {} from ', bill, expected, held)
+                || means
+                || case
+                    when refunded_minor > 0 then format(' after refunds ({})', refunds)
+                    else ''
+                end
+                || format(': {} too much', excess)
+            when status = 'in_flight' and item_kind = 'charge' then
+                case
+                    when charge_state = 'waiting'
+                        then format('Charge {} is pending or not captured yet', settled)
+                    else format('Charge {} is new', settled)
+                end
+                || ', and the gateway shows no invoice for it yet'
+                || coalesce('; it names ' || claimed_invoice_id, '')
+            when status = 'in_flight' and is_fresh then
+                format('{} waits for charge {}', opening, waiting)
+                || format('; {} of {} has come', received, expected)
+            when status = 'in_flight' then
+                format('{} was issued on {}', opening, began_on)
+                || ' and no charge has settled yet, which may take some days'
+            when status = 'missing_in_stripe' then
+                format('{}, issued on {}, is {} for the gateway', opening, began_on, gateway_status)
+                || ', but no settled charge in Stripe belongs to it'
+                || coalesce('; Stripe''s bill: ' || bills, '; Stripe''s bill: ' || void_bills, '')
+                || coalesce('; waiting for too long: ' || waiting, '')
+                || coalesce('; declined or released: ' || dead, '')
+                || coalesce('; named by a test charge, which moves no money: ' || tested, '')
+            when status = 'partially_paid' then
+                format('{} of the {} owed on {} came by {}', received, expected, bill, means)
+                || format('; {} is still to come, and the gateway says ', lacking) || gateway_status
+            when status = 'zero_amount' and item_kind = 'charge' then
+                format('Charge {} was declined or released: no money moved', settled)
+                || coalesce(
+                    format('; it names {}, which is no known invoice', claimed_invoice_id), ''
+                )
+            when status = 'zero_amount' and is_void then
+                format('The gateway says {}: nothing is owed on {}', gateway_status, bill)
+                || ', and nothing came'
+            when status = 'zero_amount' then
+                format('Nothing is owed on {}, and nothing came', bill)
+            when status = 'missing_in_gateway' then
+                format('Charge {} belongs to no gateway invoice: its metadata names ', settled)
+                || coalesce(claimed_invoice_id || ', which the gateway does not know', 'none')
+                || case
+                    when charge_state = 'waiting' then '; it waits since ' || began_on
+                    else ''
+                end
+                || case
+                    when refunded_minor > 0 then format('; {} was refunded', refunds)
+                    else ''
+                end
+                || coalesce(format('; a dispute over it was won: {}', won_disputes), '')
+            when status = 'refunded_partial' then
+                format('Of the {} that came by {} for {}', received, means, bill)
+                || format(', {} was refunded ({}) and {} is held', refunded, refunds, held)
+            when status = 'paid_out_of_band' then
+                format('{} is paid by {}', opening, means)
+            when status = 'dispute_won' then
+                format('{} is paid by {}', opening, means)
+                || format(', and the dispute over it was won: {}', won_disputes)
+            else
+                opening || ' is paid by ' || settled || by_what
+                || case
+                    when refunded_minor > 0
+                        then format('; the {} that was too much was refunded: ', refunded)
+                            || refunds
+                    else ''
+                end
+        end
+        || '.'
+        || case
+            when not is_void and expected_minor < total_minor and status <> 'metadata_conflict'
+                then ' Credit notes or the customer''s balance leave '
+                    || format('{} of it to pay.', expected)
+            else ''
+        end
+        || case
+            when status = 'metadata_conflict'
+                and contains(conflicts, 'by subscription metadata')
+                then ' Subscription metadata keeps an earlier invoice''s id and is set wrongly on'
+                    || ' every renewal: set the id on the invoice instead.'
+            else ''
+        end
+        || case
+            when item_kind = 'charge' or status = 'missing_in_stripe' then ''
+            else coalesce(format(' Declined or released: {}.', dead), '')
+                || coalesce(format(' A test charge names it too: {}.', tested), '')
+        end
+        || coalesce(format(' An inquiry moved no money: {}.', inquiries), '')
+            as reason,
+    from named
+),
+
+together as (
+    select * from plain
+    union all by name
+    select * from reasoned
 )
 
 select
@@ -219,143 +383,7 @@ select
     kept_minor,  -- what is left; may be negative
     difference_minor,  -- what is unexplained; positive: too much money
     charge_count,  -- settled linked charges
-    case
-        when status = 'test_mode' then
-            format('Test charge {} moves no money', settled)
-            || coalesce('; its metadata names ' || claimed_invoice_id, '')
-        when status = 'metadata_conflict' and item_kind = 'charge' then
-            format('Charge {} names more than one invoice ({})', settled, conflicts)
-            || ', so it belongs to none until its metadata is mended'
-        when status = 'metadata_conflict' then
-            format('{} is contradicted: {}', opening, conflicts)
-            || '; the metadata must say which invoice is meant'
-        when status = 'workspace_mismatch' then
-            format('{} belongs to workspace {}, but {}', opening, workspace_id, other_workspaces)
-            || format('; {} came', received)
-        when status = 'currency_mismatch' then
-            format('{} was charged in another currency: {}', opening, other_currencies)
-        when status = 'void_but_paid' then
-            format('{}, so nothing is owed on {}', voided, bill)
-            || format(', but {} came by {} and {} is kept', received, means, kept)
-            || ': refund it, or reissue the invoice'
-        when status = 'disputed_open' then
-            format('A dispute is open on charge {}{}', of_charge, open_disputes)
-            || format('; {} of the {} received for {} is at risk', disputed, received, bill)
-            || ': answer it in Stripe'
-        when status = 'dispute_lost' then
-            format('A dispute was lost on charge {}{}', of_charge, lost_disputes)
-            || format('; of the {} received for {}, {} is left', received, bill, kept)
-        when status = 'refund_failed' then
-            'A refund failed and was not made good on charge ' || of_charge || failed_refunds
-            || format('; of the {} received for {}, ', received, bill)
-            || case
-                when refunded_minor > 0 then format('only {} went back ({})', refunded, refunds)
-                else 'nothing went back'
-            end
-            || ': refund it again, or pay it out otherwise'
-        when status = 'refunded_full' then
-            format('All of the {} that came by {} for {}', received, means, bill)
-            || format(' was refunded: {}', refunds)
-        when status = 'amount_mismatch' and billed_minor <> total_minor then
-            format('The two bills differ: the gateway''s {} against {} of Stripe''s', bill, billed)
-            || coalesce(' (' || bills || ')', '')
-            || case when received_minor = 0 then '; nothing came'
-                else format('; {} came by {}', received, means)
-            end
-        when status = 'amount_mismatch' then
-            format('The gateway says that {} is paid, but only {} of ', bill, received)
-            || format('{} came by {}: {} is missing', expected, means, lacking)
-        when status = 'duplicate_charge' then
-            format('{} was charged more than once: {} brought {}', opening, means, received)
-            || case
-                when refunded_minor > 0 then format(', {} went back ({})', refunded, refunds)
-                else ''
-            end
-            || format('; {} too much is held: refund the charge that is one too many', excess)
-        when status = 'overpaid' then
-            format('For {} Stripe should hold {}, but holds {} from ', bill, expected, held)
-            || means
-            || case when refunded_minor > 0 then format(' after refunds ({})', refunds) else '' end
-            || format(': {} too much', excess)
-        when status = 'in_flight' and item_kind = 'charge' then
-            case
-                when charge_state = 'waiting'
-                    then format('Charge {} is pending or not captured yet', settled)
-                else format('Charge {} is new', settled)
-            end
-            || ', and the gateway shows no invoice for it yet'
-            || coalesce('; it names ' || claimed_invoice_id, '')
-        when status = 'in_flight' and is_fresh then
-            format('{} waits for charge {}', opening, waiting)
-            || format('; {} of {} has come', received, expected)
-        when status = 'in_flight' then
-            format('{} was issued on {}', opening, began_on)
-            || ' and no charge has settled yet, which may take some days'
-        when status = 'missing_in_stripe' then
-            format('{}, issued on {}, is {} for the gateway', opening, began_on, gateway_status)
-            || ', but no settled charge in Stripe belongs to it'
-            || coalesce('; Stripe''s bill: ' || bills, '; Stripe''s bill: ' || void_bills, '')
-            || coalesce('; waiting for too long: ' || waiting, '')
-            || coalesce('; declined or released: ' || dead, '')
-            || coalesce('; named by a test charge, which moves no money: ' || tested, '')
-        when status = 'partially_paid' then
-            format('{} of the {} owed on {} came by {}', received, expected, bill, means)
-            || format('; {} is still to come, and the gateway says ', lacking) || gateway_status
-        when status = 'zero_amount' and item_kind = 'charge' then
-            format('Charge {} was declined or released: no money moved', settled)
-            || coalesce(format('; it names {}, which is no known invoice', claimed_invoice_id), '')
-        when status = 'zero_amount' and is_void then
-            format('The gateway says {}: nothing is owed on {}', gateway_status, bill)
-            || ', and nothing came'
-        when status = 'zero_amount' then
-            format('Nothing is owed on {}, and nothing came', bill)
-        when status = 'missing_in_gateway' then
-            format('Charge {} belongs to no gateway invoice: its metadata names ', settled)
-            || coalesce(claimed_invoice_id || ', which the gateway does not know', 'none')
-            || case when charge_state = 'waiting' then '; it waits since ' || began_on else '' end
-            || case when refunded_minor > 0 then format('; {} was refunded', refunds) else '' end
-            || coalesce(format('; a dispute over it was won: {}', won_disputes), '')
-        when status = 'refunded_partial' then
-            format('Of the {} that came by {} for {}', received, means, bill)
-            || format(', {} was refunded ({}) and {} is held', refunded, refunds, held)
-        when status = 'paid_out_of_band' then
-            format('{} is paid by {}', opening, means)
-        when status = 'dispute_won' then
-            format('{} is paid by {}', opening, means)
-            || format(', and the dispute over it was won: {}', won_disputes)
-        else
-            opening || ' is paid by ' || settled
-            || case
-                when status = 'matched' then ''
-                when matched_by = 'charge_invoice_id'
-                    then ', matched by the invoice id alone: a charge names no workspace'
-                else format(', matched by {}', rung_words)
-            end
-            || case
-                when refunded_minor > 0
-                    then format('; the {} that was too much was refunded: {}', refunded, refunds)
-                else ''
-            end
-    end
-    || '.'
-    || case
-        when not is_void and expected_minor < total_minor and status <> 'metadata_conflict'
-            then format(' Credit notes or the customer''s balance leave {} of it to pay.', expected)
-        else ''
-    end
-    || case
-        when status = 'metadata_conflict' and contains(conflicts, 'by subscription metadata') then
-            ' Subscription metadata keeps an earlier invoice''s id and is set wrongly on every'
-            || ' renewal: set the id on the invoice instead.'
-        else ''
-    end
-    || case
-        when item_kind = 'charge' or status = 'missing_in_stripe' then ''
-        else coalesce(format(' Declined or released: {}.', dead), '')
-            || coalesce(format(' A test charge names it too: {}.', tested), '')
-    end
-    || coalesce(format(' An inquiry moved no money: {}.', inquiries), '')
-        as reason,  -- one or two sentences for a finance person: amounts, ids, the cause
+    reason,  -- one or two sentences for a finance person: amounts, ids, the cause
     opened_at,  -- null when it agrees
     ($today - opened_at::date)::integer as age_days,
-from named
+from together

@@ -17,7 +17,6 @@ with beyond as (  -- what is said elsewhere than in the charge's own metadata
         substr(min(case when workspace_id is not null then rung || workspace_id end), 2)
             as workspace_id,
     from staging.charge_claims
-    where rung > 2
     group by 1
 ),
 
@@ -30,14 +29,20 @@ links as (
 
 together as (
     select
-        charges.*,
-        links.stripe_invoice_id as paid_invoice_id,
+        charge_id,
+        state,
+        created_at,
+        currency,
+        case when state = 'settled' then amount_captured_minor else amount_minor end
+            as amount_minor,
+        payment_intent_id,
+        coalesce(links.stripe_invoice_id, charges.stripe_invoice_id) as stripe_invoice_id,
         case
             when charges.infery_invoice_id is null or state = 'test' then beyond.rung
             when charges.workspace_id is null then 2
             else 1
         end as rung,
-        least(charges.infery_invoice_id, first_invoice_id) as first_invoice_id,
+        least(charges.infery_invoice_id, first_invoice_id) as infery_invoice_id,
         greatest(charges.infery_invoice_id, last_invoice_id) as last_invoice_id,
         case when state <> 'test' then least(charges.workspace_id, first_workspace_id) end
             as first_workspace_id,
@@ -53,15 +58,22 @@ select
     charge_id,
     state,  -- test | settled | waiting | dead
     created_at,
-    currency,
-    case when state = 'settled' then amount_captured_minor else amount_minor end
-        as amount_minor,  -- captured; asked for, while no money came
-    payment_intent_id,
-    coalesce(paid_invoice_id, stripe_invoice_id) as stripe_invoice_id,  -- the one it paid
-    coalesce(first_invoice_id <> last_invoice_id, false) as has_several,  -- ids that are named
-    first_invoice_id as infery_invoice_id,  -- the one named, or the first of several
+    together.currency,
+    amount_minor,  -- captured; asked for, while no money came
+    together.payment_intent_id,
+    together.stripe_invoice_id,  -- the one it paid
+    coalesce(infery_invoice_id <> last_invoice_id, false) as has_several,  -- ids that are named
+    infery_invoice_id,  -- the one named, or the first of several
     rung,  -- the strongest that named one
     first_workspace_id,  -- of those claimed, by name
     last_workspace_id,
     claimed_workspace_id,  -- by the strongest rung that claims one
+    invoices.currency is not null as is_known,  -- to the gateway: the invoice that is named
+    coalesce(together.currency <> invoices.currency, false)
+        as is_other_currency,  -- than that invoice's
+    coalesce(
+        first_workspace_id <> invoices.workspace_id or last_workspace_id <> invoices.workspace_id,
+        false
+    ) as is_other_workspace,  -- a rung claims another than that invoice's
 from together
+left join staging.invoices as invoices using (infery_invoice_id)

@@ -5,13 +5,29 @@
 -- Mode column leaves the mode open: such a charge is taken to be of the warehouse's own mode.
 --
 -- grain: charge_id
-with versions as (
-    select *
+with repeated as (  -- most charges are read once: only the others need be put in order
+    select charge_id
     from raw.stripe_charges
+    group by 1
+    having count(*) > 1
+),
+
+newest as (
+    select charges.*
+    from raw.stripe_charges as charges
+    semi join repeated using (charge_id)
     qualify row_number() over (
         partition by charge_id
         order by case origin when 'api' then 0 else 1 end, arrived_at desc, record_sha256
     ) = 1
+),
+
+versions as (
+    select charges.*
+    from raw.stripe_charges as charges
+    anti join repeated using (charge_id)
+    union all by name
+    select * from newest
 )
 
 select
@@ -40,16 +56,8 @@ select
     balance_transaction_id,
     description,
     receipt_url,
-    nullif(
-        regexp_replace(
-            json_extract_string(metadata, '$.infery_invoice_id'),
-            '^[\s\x0b\x1c-\x1f\x{85}\p{Z}]+|[\s\x0b\x1c-\x1f\x{85}\p{Z}]+$', '', 'g'
-        ), ''
-    ) as infery_invoice_id,  -- what its metadata names, trimmed
-    nullif(
-        regexp_replace(
-            json_extract_string(metadata, '$.workspace_id'),
-            '^[\s\x0b\x1c-\x1f\x{85}\p{Z}]+|[\s\x0b\x1c-\x1f\x{85}\p{Z}]+$', '', 'g'
-        ), ''
-    ) as workspace_id,  -- what its metadata claims, trimmed
+    trimmed(json_extract_string(metadata, '$.infery_invoice_id'))
+        as infery_invoice_id,  -- what its metadata names
+    trimmed(json_extract_string(metadata, '$.workspace_id'))
+        as workspace_id,  -- what its metadata claims
 from versions

@@ -14,10 +14,17 @@ with versions as (
     ) = 1
 ),
 
+exported as (
+    select * from versions where origin <> 'api'
+),
+
 told_by_api as (
     select charge_id from versions where origin = 'api'
     union
-    select charge_id from staging.charges where origin = 'api'
+    select charges.charge_id
+    from staging.charges as charges
+    semi join exported using (charge_id)
+    where charges.origin = 'api'
 )
 
 select

@@ -4,6 +4,31 @@
 -- line. Files that arrive in one night arrive in the order of their names.
 --
 -- grain: infery_invoice_id
+with repeated as (  -- most are delivered once: only the others need be put in order
+    select infery_invoice_id
+    from raw.invoices
+    group by 1
+    having count(*) > 1
+),
+
+newest as (
+    select invoices.*
+    from raw.invoices as invoices
+    semi join repeated using (infery_invoice_id)
+    qualify row_number() over (
+        partition by infery_invoice_id
+        order by arrived_at desc, source_object, source_line desc
+    ) = 1
+),
+
+deliveries as (
+    select invoices.*
+    from raw.invoices as invoices
+    anti join repeated using (infery_invoice_id)
+    union all by name
+    select * from newest
+)
+
 select
     infery_invoice_id,
     workspace_id,  -- null: the source names none
@@ -21,8 +46,4 @@ select
     receipt_url,
     source_object,
     source_line,
-from raw.invoices
-qualify row_number() over (
-    partition by infery_invoice_id
-    order by arrived_at desc, source_object, source_line desc
-) = 1
+from deliveries

@@ -15,18 +15,10 @@ select
     stripe_invoice_id,  -- before basil only
     latest_charge_id,
     customer_id,
-    nullif(
-        regexp_replace(
-            json_extract_string(metadata, '$.infery_invoice_id'),
-            '^[\s\x0b\x1c-\x1f\x{85}\p{Z}]+|[\s\x0b\x1c-\x1f\x{85}\p{Z}]+$', '', 'g'
-        ), ''
-    ) as infery_invoice_id,  -- what its metadata names, trimmed
-    nullif(
-        regexp_replace(
-            json_extract_string(metadata, '$.workspace_id'),
-            '^[\s\x0b\x1c-\x1f\x{85}\p{Z}]+|[\s\x0b\x1c-\x1f\x{85}\p{Z}]+$', '', 'g'
-        ), ''
-    ) as workspace_id,  -- what its metadata claims, trimmed
+    trimmed(json_extract_string(metadata, '$.infery_invoice_id'))
+        as infery_invoice_id,  -- what its metadata names
+    trimmed(json_extract_string(metadata, '$.workspace_id'))
+        as workspace_id,  -- what its metadata claims
 from raw.stripe_payment_intents
 where coalesce(livemode, $stripe_livemode) = $stripe_livemode
 qualify row_number() over (

@@ -6,44 +6,51 @@
 --
 -- kind: view
 -- grain: item_id
-with linked_sums as (  -- an invoice's charges; plain sums, as there may be millions
+with linked as not materialized (  -- read twice, each time another part
+    select * from marts.invoice_charges where role <> 'conflict'
+),
+
+summed as (  -- of invoices with more to tell than one charge
     select
         invoice_id,
-        count(*) as linked_count,
         max(rung) as weakest_rung,
         max(rung) filter (role = 'settled') as weakest_settled_rung,
-        coalesce(
-            sum(invoice_charges.amount_minor) filter (role = 'settled' and not is_other_currency), 0
-        )::bigint as charged_minor,
+        coalesce(sum(amount_minor) filter (role = 'settled' and not is_other_currency), 0)::bigint
+            as charged_minor,
         (count(*) filter (role = 'settled'))::integer as charge_count,
         count(*) filter (role = 'settled' and not is_other_currency) as summed_count,
-        min(invoice_charges.amount_minor) filter (role = 'settled' and not is_other_currency)
-            as least_minor,
+        min(amount_minor) filter (role = 'settled' and not is_other_currency) as least_minor,
         coalesce(bool_or(role <> 'dead' and is_other_currency), false) as has_other_currency,
         coalesce(bool_or(role <> 'dead' and is_other_workspace), false) as has_other_workspace,
         max(charged_at) filter (role = 'waiting') as last_waiting_at,
         any_value(charge_id) filter (role = 'settled') as told_charge_id,
         any_value(charged_at) filter (role = 'settled') as told_at,
-        any_value(payment_intent_id) as payment_intent_id,
-        any_value(stripe_invoice_id) as stripe_invoice_id,
-    from marts.invoice_charges
-    where role <> 'conflict'
-    group by 1
-),
-
-several as (
-    select invoice_id from linked_sums where linked_count > 1
-),
-
-newest as (  -- where there are several charges, what the newest says
-    select
-        invoice_id,
         arg_max_null(payment_intent_id, (charged_at, charge_id)) as payment_intent_id,
         arg_max_null(stripe_invoice_id, (charged_at, charge_id)) as stripe_invoice_id,
-    from marts.invoice_charges
-    semi join several using (invoice_id)
-    where role <> 'conflict'
+    from linked
+    semi join staging.crowded_invoices using (invoice_id)
     group by 1
+),
+
+linked_sums as (  -- of all others the one charge's own numbers: there may be millions
+    select * from summed
+    union all by name
+    select
+        invoice_id,
+        rung as weakest_rung,
+        rung as weakest_settled_rung,
+        amount_minor as charged_minor,
+        1::integer as charge_count,
+        1 as summed_count,
+        amount_minor as least_minor,
+        false as has_other_currency,
+        is_other_workspace as has_other_workspace,
+        charge_id as told_charge_id,
+        charged_at as told_at,
+        payment_intent_id,
+        stripe_invoice_id,
+    from linked
+    anti join staging.crowded_invoices using (invoice_id)
 ),
 
 undone as (  -- invoices with charges that were refunded or disputed
@@ -114,17 +121,10 @@ invoice_rows as (
         invoices.status as gateway_status,
         coalesce(
             bills.stripe_invoice_id,
-            case when linked_count > 1 then newest.stripe_invoice_id
-                else linked_sums.stripe_invoice_id
-            end,
+            linked_sums.stripe_invoice_id,
             invoices.stripe_invoice_id
         ) as stripe_invoice_id,
-        coalesce(
-            case when linked_count > 1 then newest.payment_intent_id
-                else linked_sums.payment_intent_id
-            end,
-            invoices.payment_intent_id
-        ) as payment_intent_id,
+        coalesce(linked_sums.payment_intent_id, invoices.payment_intent_id) as payment_intent_id,
         coalesce(weakest_settled_rung, weakest_rung, bills.rung) as rung,
         coalesce(weakest_settled_rung, 1) = 1 as is_all_first_rung,
         invoices.currency,
@@ -160,15 +160,10 @@ invoice_rows as (
         told_at,
     from staging.invoices as invoices
     left join linked_sums on linked_sums.invoice_id = invoices.infery_invoice_id
-    left join newest on newest.invoice_id = invoices.infery_invoice_id
     left join undone on undone.invoice_id = invoices.infery_invoice_id
     left join nets on nets.invoice_id = invoices.infery_invoice_id
     left join bills on bills.infery_invoice_id = invoices.infery_invoice_id
     left join conflicts on conflicts.invoice_id = invoices.infery_invoice_id
-),
-
-spoken_for as (
-    select charge_id from marts.invoice_charges where role <> 'conflict'
 ),
 
 charge_rows as (
@@ -200,8 +195,8 @@ charge_rows as (
         amount_minor as told_minor,
         created_at as told_at,
     from staging.charge_ladders
-    anti join spoken_for using (charge_id)
     left join staging.charge_money using (charge_id)
+    where state = 'test' or has_several or not is_known  -- no invoice speaks for it
 ),
 
 items as (

@@ -6,21 +6,7 @@
 -- major units of their currency, days are UTC.
 --
 -- grain: item_id, topic
-with linked as (
-    select charge_id, invoice_id as item_id, role
-    from marts.invoice_charges
-    where role <> 'conflict'
-),
-
-several as (  -- items whose charges are told one by one
-    select invoice_id as item_id
-    from marts.invoice_charges
-    where role <> 'conflict'
-    group by 1
-    having count(*) > 1 or bool_or(role <> 'settled' or is_other_currency)
-),
-
-events as (
+with events as (
     select
         charge_id,
         case when is_counted then 'refunds' when status = 'failed' then 'failed_refunds'
@@ -45,6 +31,32 @@ events as (
         amount_minor,
         case when outcome = 'open' then concat_ws(', ', reason, status) end as note,
     from staging.disputes
+),
+
+eventful as (  -- charges of which there is more to tell than their amount
+    select charge_id from events
+    union
+    select charge_id from staging.contested_claims
+    union
+    select paid.charge_id
+    from staging.charge_stripe_invoices as paid
+    inner join staging.stripe_invoice_ties as ties using (stripe_invoice_id)
+    where not ties.is_tied
+),
+
+linked as (
+    select
+        invoice_id as item_id,
+        charge_id,
+        role,
+        charged_at,
+        currency,
+        amount_minor,
+        is_other_currency,
+        invoice_id in (select invoice_id from staging.crowded_invoices) as is_crowded,
+    from marts.invoice_charges
+    where role <> 'conflict'
+        and (is_crowded or charge_id in (select charge_id from eventful))
 ),
 
 names as (  -- each id that a contradiction names, by its strongest rung
@@ -94,21 +106,19 @@ sayings as (
         unnest(
             case
                 when role = 'dead' then ['dead']
-                when ladders.currency <> invoices.currency then [role, 'other_currencies']
+                when is_other_currency then [role, 'other_currencies']
                 else [role]
             end
         ) as topic,
-        ladders.created_at as said_at,
+        charged_at as said_at,
         charge_id as thing,
-        ladders.currency,
-        ladders.amount_minor,
+        currency,
+        amount_minor,
         null as note,
         null as before,
         null as words,
     from linked
-    semi join several using (item_id)
-    inner join staging.charge_ladders as ladders using (charge_id)
-    inner join staging.invoices as invoices on invoices.infery_invoice_id = linked.item_id
+    where is_crowded
     union all by name
     select
         infery_invoice_id as item_id,
@@ -125,8 +135,8 @@ sayings as (
         topic,
         created_at as said_at,
         event_id as thing,
-        currency,
-        amount_minor,
+        events.currency,
+        events.amount_minor,
         note,
         case when linked.item_id is not null and topic <> 'refunds' then events.charge_id || ': '
         end as before,
@@ -147,11 +157,8 @@ sayings as (
             case when out_of_band_minor <> 0 then 'paid in part or whole past Stripe' end
         ) as note,
     from staging.stripe_invoice_ties as ties
-    inner join staging.invoices as invoices using (infery_invoice_id)
-    where is_tied and (
-        ties.status <> 'paid' or out_of_band_minor <> 0 or is_other_currency
-        or ties.total_minor <> invoices.total_minor
-    )
+    where is_tied
+        and (ties.status <> 'paid' or out_of_band_minor <> 0 or is_other_currency or is_other_total)
     union all by name
     select
         infery_invoice_id as item_id,
@@ -229,18 +236,10 @@ worded as (  -- a Stripe invoice's claim is told once, though by its charge too
         thing,
         coalesce(before, '') || coalesce(
             words,
-            thing || ' (' || upper(currency) || ' '
-            || case when amount_minor < 0 then '-' else '' end
-            || case
-                when currencies.currency is null or places > 0 then
-                    format('{:,}', abs(amount_minor) // pow(10, coalesce(places, 2))::bigint) || '.'
-                    || lpad(
-                        (abs(amount_minor) % pow(10, coalesce(places, 2))::bigint)::varchar,
-                        coalesce(places, 2), '0'
-                    )
-                when places = 0 then format('{:,}', abs(amount_minor))
-                else format('{:,}', abs(amount_minor)) || ' minor units'
-            end
+            thing || ' ('
+            || in_words(
+                amount_minor, currency, case when currencies.currency is null then 2 else places end
+            )
             || coalesce(', ' || strftime(said_at, '%Y-%m-%d'), '')
             || coalesce(', ' || replace(note, '_', ' '), '') || ')'
         ) as said,

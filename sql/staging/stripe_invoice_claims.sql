@@ -21,18 +21,8 @@ claims as (
     select
         stripe_invoice_id,
         rung,
-        nullif(
-            regexp_replace(
-                json_extract_string(metadata, '$.infery_invoice_id'),
-                '^[\s\x0b\x1c-\x1f\x{85}\p{Z}]+|[\s\x0b\x1c-\x1f\x{85}\p{Z}]+$', '', 'g'
-            ), ''
-        ) as infery_invoice_id,
-        nullif(
-            regexp_replace(
-                json_extract_string(metadata, '$.workspace_id'),
-                '^[\s\x0b\x1c-\x1f\x{85}\p{Z}]+|[\s\x0b\x1c-\x1f\x{85}\p{Z}]+$', '', 'g'
-            ), ''
-        ) as workspace_id,
+        trimmed(json_extract_string(metadata, '$.infery_invoice_id')) as infery_invoice_id,
+        trimmed(json_extract_string(metadata, '$.workspace_id')) as workspace_id,
     from stated
     where metadata is not null and metadata <> '{}'
 )

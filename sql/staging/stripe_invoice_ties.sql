@@ -62,6 +62,7 @@ select
         false
     ) as is_other_workspace,  -- one that it claims differs from the gateway invoice's
     bills.total_minor,
+    bills.total_minor <> invoices.total_minor as is_other_total,
     bills.pre_payment_credit_notes_minor,
     bills.balance_applied_minor,
     bills.out_of_band_minor,

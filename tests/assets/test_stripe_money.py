@@ -578,6 +578,28 @@ def test_a_list_whose_place_was_deleted_begins_again(
     assert len(newest(house, "charges")) == 23
 
 
+@pytest.mark.parametrize("request_number", range(1, 6))
+def test_a_draft_deleted_while_its_lines_are_read_is_no_trouble(
+    house: Any, account: Account, request_number: int
+) -> None:
+    rows = [made.invoice_line(id=f"il_{n}") for n in range(25)]
+    lines = {"object": "list", "data": rows, "has_more": False, "url": ""}
+    account["invoice"] = [
+        made.invoice(id=f"in_{n}", created=ago(n + 1), status="draft", lines=lines) for n in (0, 1)
+    ]
+
+    def delete() -> None:
+        del account["invoice"][0]
+
+    begin = 2 * [one.name for one in RESOURCES].index("invoices")
+    with meddling(account, {begin + request_number: delete}) as local:
+        keyed(house, local).night(land)
+        house.night(land)
+
+    assert newest(house, "invoices")["in_1"]["status"] == "draft"
+    assert newest(house, "invoices").get("in_0", {"status": "deleted"})["status"] == "deleted"
+
+
 def test_a_list_that_never_holds_still_ends_the_night_with_a_sentence(
     house: Any, many: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:

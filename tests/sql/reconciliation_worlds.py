@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 from reconciliation_oracle import (
@@ -22,7 +23,7 @@ from reconciliation_oracle import (
 from pipelines import tabular
 from pipelines.calendar import Clock
 from pipelines.contents import raw_tables
-from pipelines.models import Models
+from pipelines.models import Models, empty_select
 from pipelines.settings import Settings
 from tests.houses import rolled_back
 
@@ -78,6 +79,7 @@ class World:
             "net_minor": total,
             "vat_minor": 0,
             "total_minor": total,
+            "credits": total * Decimal("0.123456789"),
             "status": "paid",
             "source_object": "file",
             "source_line": len(self.invoices) + 2,
@@ -347,6 +349,8 @@ class Answer:
     rows: dict[str, Row]
     roles: dict[tuple[str, str], tuple[str, str]]
     complaints: list[Row]
+    ledger: dict[str, Row] = field(default_factory=dict)  # where credits were asked for
+    backing: dict[str, Row] = field(default_factory=dict)
 
     def status(self, item_id: str) -> str:
         return str(self.rows[item_id]["status"])
@@ -356,6 +360,9 @@ class Answer:
 
 
 TABLES = ("marts.invoice_reconciliation", "marts.invoice_charges", "marts.invoices")
+CLAIMS = ("invoice_reconciliation__", "invoices__", "credit_ledger__", "credit_backing__")
+CREDITS = ("marts.credit_ledger", "marts.credit_backing")
+USAGE = "marts.usage_by_key"  # nobody spends anything here
 
 
 def chain(models: Models, tables: Iterable[str] = TABLES) -> list[str]:
@@ -363,7 +370,7 @@ def chain(models: Models, tables: Iterable[str] = TABLES) -> list[str]:
     wanted: set[str] = set()
 
     def want(name: str) -> None:
-        if name in models.models and name not in wanted:
+        if name in models.models and name not in wanted and name != USAGE:
             wanted.add(name)
             for table in models.models[name].inputs:
                 want(table)
@@ -379,25 +386,28 @@ def reconciled(
     *,
     today: date = TODAY,
     is_checked: bool = False,
+    with_credits: bool = False,
     **settings: object,
 ) -> Answer:
     """Runs every model between raw and the mart; `is_checked`: also every claim, and every
-    grain.
+    grain; `with_credits`: also the ledger and what backs it.
     """
     with rolled_back() as connection:
         tables = raw_tables()
         claims = {
             name: claim
             for name, claim in models.claims.items()
-            if is_checked and name.startswith(("invoice_reconciliation__", "invoices__"))
+            if is_checked and name.startswith(CLAIMS[: 4 if with_credits else 2])
         }
-        names = chain(models, {*TABLES, *(t for claim in claims.values() for t in claim.inputs)})
+        asked = {*TABLES, *(CREDITS if with_credits else ())}
+        names = chain(models, asked.union(*(claim.inputs for claim in claims.values())))
         stated = world.raw()
         read = {table for name in names for table in models.models[name].inputs}
         for name in read & tables.keys():
             kinds = {column: kind for column, (kind, _) in tables[name].columns.items()}
             connection.register("rows", tabular.arrow(stated.get(name, []), kinds))
             connection.execute(f"create table {name} as from rows")
+        connection.execute(f"create table {USAGE} as {empty_select(models.types(USAGE))}")
         clock = Clock.at(day=today)
         values = Settings().parameters() | clock.parameters() | settings
 
@@ -411,6 +421,10 @@ def reconciled(
                 assert _repeated(connection, name, model.grain) == [], f"{name} repeats its grain"
         judged = connection.sql("from marts.invoice_reconciliation").to_arrow_table().to_pylist()
         roles = connection.sql("from marts.invoice_charges").to_arrow_table().to_pylist()
+        ledger, backing = (
+            connection.sql(f"from {table}").to_arrow_table().to_pylist() if with_credits else []
+            for table in CREDITS
+        )
         complaints: list[Row] = []
         for name, claim in claims.items():
             found = connection.sql(
@@ -421,6 +435,8 @@ def reconciled(
         {row["item_id"]: row for row in judged},
         {(row["charge_id"], row["invoice_id"]): (row["role"], row["matched_by"]) for row in roles},
         complaints,
+        {row["movement_id"]: row for row in ledger},
+        {row["item_id"]: row for row in backing},
     )
 
 

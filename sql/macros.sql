@@ -1,0 +1,27 @@
+-- What several models say alike: functions of the engine that writes tables (`store.connect`). No
+-- view may call one, for `warehouse.duckdb` does not have them.
+
+-- Text without the white space around it, every kind of Unicode's included; null where none is left
+-- (facts/reconciliation.md, section 3). Nearly all of it needs nothing taken off, which is seen
+-- first: a replacement by pattern costs ten times as much.
+create or replace macro trimmed(words) as
+    case
+        when regexp_full_match(words, '[!-~]([ -~]*[!-~])?') then words
+        else nullif(
+            regexp_replace(
+                words, '^[\s\x0b\x1c-\x1f\x{85}\p{Z}]+|[\s\x0b\x1c-\x1f\x{85}\p{Z}]+$', '', 'g'
+            ), ''
+        )
+    end;
+
+-- An amount for a person, in major units: EUR 1,234.50. `places` is how many digits the currency
+-- has after the point, null where that is not known (staging.currencies).
+create or replace macro in_words(minor, currency, places) as
+    upper(currency) || ' ' || case when minor < 0 then '-' else '' end
+    || case
+        when places > 0
+            then format('{:,}', abs(minor) // (10 ** places)::bigint) || '.'
+                || lpad((abs(minor) % (10 ** places)::bigint)::varchar, places, '0')
+        when places = 0 then format('{:,}', abs(minor))
+        else format('{:,}', abs(minor)) || ' minor units'
+    end;
