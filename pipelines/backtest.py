@@ -6,9 +6,9 @@ a table of daily credits from anywhere (`walk`), and what a warehouse has publis
 """
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from typing import Any
 import duckdb
 
 from pipelines.calendar import DAY, Clock
-from pipelines.models import Models
+from pipelines.models import LAYERS, Models
+from pipelines.reader import Reader
 from pipelines.settings import Settings
 from pipelines.store import connect, quote
 
@@ -249,87 +250,88 @@ class Sent:
     episodes: list[dict[str, Any]]
 
 
-def tried(settings: Settings) -> list[Strictness]:
-    """One's own strictness first, then each other sensitivity, then other values of X."""
-    own = Strictness.of(settings)
+def tried(asked: Strictness) -> list[Strictness]:
+    """What is asked for first, then each other sensitivity, then other values of X."""
     others = [
-        *(
-            Strictness(name, own.exceed_percent, own.floor_credits)
-            for name in ("low", "normal", "high")
-        ),
-        *(Strictness(own.sensitivity, float(x), own.floor_credits) for x in X_VALUES),
+        *(replace(asked, sensitivity=name) for name in ("low", "normal", "high")),
+        *(replace(asked, exceed_percent=float(x)) for x in X_VALUES),
     ]
-    return [own, *(one for one in dict.fromkeys(others) if one != own)]
-
-
-@contextmanager
-def _over(warehouse: Path, models: Models) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection on which the deciding models find what the warehouse has published."""
-    with tempfile.TemporaryDirectory(prefix="meterhouse-") as spool:
-        connection = connect(Path(spool))
-        try:
-            connection.execute(f"attach {quote(str(warehouse))} as warehouse (read_only)")
-            there = {
-                f"{schema}.{name}"
-                for schema, name in connection.execute(
-                    "select table_schema, table_name from information_schema.tables "
-                    "where table_catalog = 'warehouse'"
-                ).fetchall()
-            }
-            read = {table for name in DECIDED_BY for table in models.models[name].inputs}
-            for table in sorted(read - set(DECIDED_BY)):
-                rows = f"from warehouse.{table}" if table in there else models.empty(table)
-                connection.execute(f"create view {table} as {rows}")
-            yield connection
-        finally:
-            connection.close()
+    return list(dict.fromkeys([asked, *others]))
 
 
 def look_back(
-    warehouse: Path,
+    reader: Reader,
     models: Models,
     settings: Settings,
-    clock: Clock,
     day_count: int,
     strictnesses: Sequence[Strictness],
     on_day: OnDay = lambda _done, _all: None,
 ) -> list[Sent]:
-    """What each strictness would have sent in the last complete days of a warehouse.
+    """What each strictness would have sent in the last complete days that are published.
 
     What was learned of each day is published already, so only the judging is done again. What the
     directory says of single keys and workspaces still goes before the strictness that is tried.
     """
-    today = clock.today
-    last = today if clock.parameters(today)["is_complete"] else today - DAY
+    snapshot = reader.store.snapshot()
+    assert snapshot is not None  # something is published: the reader stands on it
+    last = snapshot.as_of.date() - DAY
     days = [last - number * DAY for number in reversed(range(day_count))]
+    connection = reader.connection
+    _stand_on(reader, models, days)
     found = []
-    with _over(warehouse, models) as connection:
+    for tried_number, strictness in enumerate(strictnesses):
+        values = settings.parameters() | strictness.parameters()
         for table in DECIDED_BY:
-            connection.execute(f"create table {table} as {models.empty(table)}")
-        for tried_number, strictness in enumerate(strictnesses):
-            values = settings.parameters() | strictness.parameters()
-            for table in DECIDED_BY:
-                connection.execute(f"delete from {table}")
-            for number, day in enumerate(days):
-                _append(connection, models, "marts.spend_ranges", day, values)
-                connection.execute(f"delete from marts.spend_ranges where not {ALERTING}")
-                over = _fetch_one(
-                    connection,
-                    f"select count(*) from marts.spend_ranges where usage_date = date '{day}'",
-                )
-                if over != (0,):
-                    _append(connection, models, "marts.spend_anomalies", day, values)
-                on_day(tried_number * len(days) + number + 1, len(strictnesses) * len(days))
-            _append(connection, models, "marts.alert_episodes", last, values)
-            relation = connection.execute(EPISODES)
-            names = [column[0] for column in relation.description or []]
-            found.append(
-                Sent(
-                    strictness,
-                    [dict(zip(names, row, strict=True)) for row in relation.fetchall()],
-                )
+            connection.execute(f"create or replace table {table} as {models.empty(table)}")
+        for number, day in enumerate(days):
+            _append(connection, models, "marts.spend_ranges", day, values)
+            connection.execute(f"delete from marts.spend_ranges where not {ALERTING}")
+            over = _fetch_one(
+                connection,
+                f"select count(*) from marts.spend_ranges where usage_date = date '{day}'",
             )
+            if over != (0,):
+                _append(connection, models, "marts.spend_anomalies", day, values)
+            on_day(tried_number * len(days) + number + 1, len(strictnesses) * len(days))
+        _append(connection, models, "marts.alert_episodes", last, values)
+        relation = connection.execute(EPISODES)
+        names = [column[0] for column in relation.description or []]
+        rows = [dict(zip(names, row, strict=True)) for row in relation.fetchall()]
+        found.append(Sent(strictness, rows))
     return found
+
+
+def _stand_on(reader: Reader, models: Models, days: Sequence[date]) -> None:
+    """Makes what is published readable by the models' names, beside tables of one's own."""
+    connection = reader.connection
+    there = {
+        f"{schema}.{name}"
+        for schema, name in connection.execute(
+            "select table_schema, table_name from information_schema.tables "
+            "where table_catalog = 'warehouse'"
+        ).fetchall()
+    }
+    read = {table for name in DECIDED_BY for table in models.models[name].inputs}
+    stood_on = sorted(read - set(DECIDED_BY))
+    for table in stood_on:
+        if table in there:
+            if missing := sorted(models.types(table).keys() - _columns(connection, table)):
+                raise BacktestError(
+                    f"What is published is of an earlier release ({table} has no {missing[0]}): "
+                    "run 'meterhouse nightly' first."
+                )
+            span = f" where usage_date between date '{days[0]}' and date '{days[-1]}'"
+            reader.reach(f"select * from {table}{span if models.is_by_day(table) else ''}")
+    connection.execute("use memory")
+    for layer in LAYERS:
+        connection.execute(f"create schema if not exists {layer}")
+    for table in stood_on:
+        rows = f"from warehouse.{table}" if table in there else models.empty(table)
+        connection.execute(f"create view {table} as {rows}")
+
+
+def _columns(connection: duckdb.DuckDBPyConnection, table: str) -> set[str]:
+    return {row[0] for row in connection.execute(f"describe {table}").fetchall()}
 
 
 EPISODES = """
