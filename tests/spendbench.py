@@ -90,7 +90,8 @@ SECOND_PRESETS = {
 
 def scorer() -> ModuleType:
     spec = importlib.util.spec_from_file_location("score", BENCH / "score.py")
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

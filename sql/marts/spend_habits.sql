@@ -28,9 +28,6 @@ with past_year as materialized (
         max(cast(burst as double)) filter (
             usage_date <= $history_until and usage_date >= $day - 56
         ) as biggest_burst,
-        max(cast(burst as double)) filter (
-            usage_date <= $history_until and usage_date between $day - 56 and $day - 2
-        ) as biggest_burst_but_yesterday,
         -- The last week says nothing of the year: what is going on must not excuse itself.
         max(cast(burst as double)) filter (
             usage_date <= $history_until and usage_date < $day - 7
@@ -239,7 +236,6 @@ known as (
         greatest(biggest_day_but_yesterday, biggest_day_of_year_but_yesterday)
             as biggest_day_of_year_but_yesterday,
         biggest_burst,
-        biggest_burst_but_yesterday,
         biggest_burst_of_year,
         biggest_surprise,
         coalesce(judged_day_count, 0) as judged_day_count,
@@ -276,32 +272,29 @@ reaches as (
         exp(level + weekday_factor) as usual_day,
         exp(level + yesterday_weekday_factor) as usual_yesterday,
         greatest(biggest_day, exp(level) * biggest_burst) as biggest,
-        greatest(biggest_day_but_yesterday, exp(level) * biggest_burst_but_yesterday)
-            as biggest_but_yesterday,
         greatest(biggest_day_of_year, exp(level) * biggest_burst_of_year) as biggest_of_year,
-        greatest(biggest_day_of_year_but_yesterday, exp(level) * biggest_burst_of_year)
-            as biggest_of_year_but_yesterday,
     from known
 ),
 
 blended as (
     -- A blend in logarithms of the usual day, the biggest of eight weeks and the biggest of a year,
     -- widened by the spread: usual days alone call every burst of a bursty key an anomaly, biggest
-    -- days alone never learn that a key has calmed down.
+    -- days alone never learn that a key has calmed down. For the second of two days a burst counts
+    -- as it was: what lasts is no burst.
     select
         *,
         exp(0.4 * ln(usual_day) + 0.3 * ln(biggest) + 0.3 * ln(biggest_of_year) + 0.6 * spread)
             as high_day,
         exp(
             0.4 * ln(usual_day)
-            + 0.3 * ln(biggest_but_yesterday)
-            + 0.3 * ln(biggest_of_year_but_yesterday)
+            + 0.3 * ln(biggest_day_but_yesterday)
+            + 0.3 * ln(biggest_day_of_year_but_yesterday)
             + 0.6 * spread
         ) as high_day_but_yesterday,
         exp(
             0.4 * ln(usual_yesterday)
-            + 0.3 * ln(biggest_but_yesterday)
-            + 0.3 * ln(biggest_of_year_but_yesterday)
+            + 0.3 * ln(biggest_day_but_yesterday)
+            + 0.3 * ln(biggest_day_of_year_but_yesterday)
             + 0.6 * spread
         ) as high_yesterday,
     from reaches

@@ -16,9 +16,9 @@ with presets as (
     -- again (tests/spendbench.py) before touching a number.
     from (
         values
-            ('low', 2.30, 1.60, 0.70, 2.50, 2.40, 2.00, 0.60, 1.20),
-            ('normal', 1.90, 1.45, 0.70, 2.10, 1.90, 1.80, 0.60, 1.00),
-            ('high', 1.50, 1.35, 0.70, 1.80, 1.80, 1.70, 0.50, 1.00)
+            ('low', 2.30, 1.50, 0.70, 2.50, 2.40, 2.00, 0.60, 1.20),
+            ('normal', 1.90, 1.30, 0.70, 2.10, 2.00, 1.80, 0.60, 1.00),
+            ('high', 1.50, 1.20, 0.70, 1.80, 1.80, 1.70, 0.50, 1.00)
     ) as preset (
         sensitivity,
         one_day_factor,        -- on the high day
