@@ -91,17 +91,17 @@ COLUMNS = {
         "threshold_credits": Column("decimal(18,9)", "or an amount", tabular.nine_places),
         "exceed_percent": Column(
             "decimal(18,9)",
-            "the page's X, for this subject; kept, but not used yet",
+            "the page's X, for this subject",
             tabular.nine_places,
         ),
         "floor_credits": Column(
             "decimal(18,9)",
-            "an excess below it is no alert; kept, but not used yet",
+            "an excess below it is no alert",
             tabular.nine_places,
         ),
         "sensitivity": Column(
             "varchar",
-            "low | normal | high; kept, but not used yet",
+            "low | normal | high",
             tabular.word("low", "normal", "high"),
         ),
         "recipients": Column(

@@ -1150,6 +1150,164 @@ def export(
     )
 
 
+# ---- looking back ---------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("daily", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--out", "target", type=click.Path(path_type=Path), help="Parquet of api_key_id, usage_date."
+)
+@click.option(
+    "--ranges",
+    type=click.Path(path_type=Path),
+    help="Parquet of every key and day with its range, limit and verdict.",
+)
+@click.option(
+    "--sensitivity", type=click.Choice(["low", "normal", "high"]), help="Default: the settings'."
+)
+@click.option("--exceed-percent", type=click.FloatRange(0, 10_000), help="X; likewise.")
+@click.option("--floor", type=click.FloatRange(0, 1e12), help="Credits; likewise.")
+@click.option("--from", "first", type=Day(), help="First day to judge, included (default: all).")
+@click.option("--to", "last", type=Day(), help="Last day to judge, included.")
+@click.option("--last", "lasting", type=Span(), help="Only the last days: 90d or 12w.")
+@format_option
+@click.pass_context
+def backtest(
+    ctx: click.Context,
+    daily: Path | None,
+    target: Path | None,
+    ranges: Path | None,
+    sensitivity: str | None,
+    exceed_percent: float | None,
+    floor: float | None,
+    first: date | None,
+    last: date | None,
+    lasting: timedelta | None,
+    form: str,
+) -> None:
+    """Walk the detector forward over past days: of a Parquet table DAILY of api_key_id,
+    usage_date, credits; or, without one, of your own warehouse: what would have been sent.
+    """
+    from dataclasses import replace
+
+    from pipelines import backtest as past
+    from pipelines import contents
+
+    if lasting is not None and (lasting < DAY or lasting % DAY):
+        raise click.UsageError("--last is whole days: 90d or 12w.")
+    if lasting is not None and (first or last):
+        raise click.UsageError("Say --last, or --from and --to, not both.")
+    if first and last and last < first:
+        raise click.UsageError("--to is before --from.")
+    if daily is None and (target or ranges or first or last):
+        raise click.UsageError(
+            "--out, --ranges, --from and --to need a table; of your own warehouse say --last 90d."
+        )
+    if daily is not None and target is None:
+        raise click.UsageError("Say where the alerts go: --out ALERTS.parquet.")
+    is_settled = daily is None or ctx.obj is not None or Path(FILE_NAME).exists()
+    settings = settings_of(ctx) if is_settled else Settings()
+    own = past.Strictness.of(settings)
+    asked = replace(
+        own,
+        sensitivity=sensitivity or own.sensitivity,
+        exceed_percent=own.exceed_percent if exceed_percent is None else exceed_percent,
+        floor_credits=own.floor_credits if floor is None else floor,
+    )
+    count = None if lasting is None else lasting // DAY
+    try:
+        with _days_passing("backtest") as on_day:
+            if daily is not None and target is not None:
+                walked = past.walk(
+                    daily, contents.models(), asked, target, ranges, first, last, count, on_day
+                )
+            else:
+                with published(open_store(settings)) as reader:
+                    sent = past.look_back(
+                        reader,
+                        contents.models(),
+                        settings,
+                        count or 90,
+                        past.tried(asked),
+                        on_day,
+                    )
+    except past.BacktestError as error:
+        raise Failed(str(error)) from None
+    if daily is None:
+        _show_backtest(sent, count or 90, form)
+        return
+    row = {
+        "first_date": walked.first,
+        "last_date": walked.last,
+        "sensitivity": asked.sensitivity,
+        "exceed_percent": asked.exceed_percent,
+        "floor_credits": asked.floor_credits,
+        "key_count": walked.key_count,
+        "key_day_count": walked.key_day_count,
+        "alert_day_count": walked.alert_count,
+        "episode_count": walked.episode_count,
+    }
+    if form == "table":
+        out.print(
+            f"Judged {counted(walked.key_day_count, 'day')} of {counted(walked.key_count, 'key')}, "
+            f"{walked.first} to {walked.last}, sensitivity {asked.sensitivity}: "
+            f"{counted(walked.alert_count, 'day')} over the limit in "
+            f"{counted(walked.episode_count, 'episode')}. Wrote [bold]{target}[/]"
+            + (f" and [bold]{ranges}[/]." if ranges else "."),
+            soft_wrap=True,
+        )
+    else:
+        show([row], form)
+
+
+@contextlib.contextmanager
+def _days_passing(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error, moved by how many days of how many are done."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} days"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, transient=True) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done, every: progress.update(task, completed=done, total=every)
+
+
+def _show_backtest(sent: list[Any], day_count: int, form: str) -> None:
+    """As a table, how many alerts each strictness would have sent, then the list of the first."""
+    if form == "table":
+        show(
+            [
+                {
+                    "sensitivity": one.strictness.sensitivity,
+                    "exceed_percent": f"{one.strictness.exceed_percent:g} %",
+                    "alerts": len(one.episodes),
+                    "a_month": f"{len(one.episodes) * 30 / day_count:.1f}",
+                    "is_yours": "◄ as asked" if place == 0 else "",
+                }
+                for place, one in enumerate(sent)
+            ],
+            form,
+            title=f"What would have been sent in the last {day_count} days",
+            labels={"exceed_percent": "X", "a_month": "a month", "is_yours": ""},
+        )
+    show(
+        sent[0].episodes,
+        form,
+        title="Each of them",
+        columns=[
+            *("first_date", "last_date", "scope", "subject_id", "kind"),
+            *("credits", "expected", "upper_limit", "ratio"),
+        ],
+        labels={"upper_limit": "limit", "ratio": "× normal", "subject_id": "subject"},
+        nothing="Nothing would have been sent.",
+    )
+
+
 # ---- looking after it -----------------------------------------------------------------------
 
 

@@ -50,6 +50,7 @@ SHORT_HISTORY, LONG_HISTORY = 4, 400  # days
 HISTORY_LINES = 50_000  # a day of history
 IDS = 100_000_000  # that the id check is measured against
 CHARGES = 1_000_000  # that are reconciled, with as many invoices
+SUBJECTS, SPENT_DAYS = 100_000, 400  # keys whose ranges are made, and days that each has spent on
 
 # Every canonical field (contract, "Inputs") with the type that the bare engine is told.
 CANONICAL: Mapping[str, str] = {
@@ -165,6 +166,35 @@ for model in models.order:
     stand(model.name, file)
     if is_told:
         print(f"{model.name} {time.perf_counter() - since:.2f}", file=sys.stderr)
+wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
+cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+print(json.dumps({"wall": wall, "cpu": cpu, "rss": after.ru_maxrss * 1024}))
+"""
+
+RANGING = """
+import json, resource, sys, time
+from datetime import date
+from pathlib import Path
+from pipelines import contents
+from pipelines.calendar import Clock
+from pipelines.settings import Settings
+from pipelines.store import connect, write_parquet
+folder, day, models = Path(sys.argv[1]), date.fromisoformat(sys.argv[2]), contents.models()
+connection = connect(folder)
+values = Settings().parameters() | Clock.at(day=day).parameters(day)
+nothing = models.empty("staging.alert_settings")
+connection.execute(f"create view staging.alert_settings as {nothing}")
+for name in ("marts.daily_spend", "marts.first_spends", "marts.spend_habits"):
+    connection.execute(f"create view {name} as from read_parquet('{folder}/{name}/*.parquet')")
+before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+for name in ("marts.spend_habits", "marts.spend_ranges"):
+    model, file = models.models[name], folder / f"built.{name}.parquet"
+    bound = {parameter: values[parameter] for parameter in model.parameters}
+    sql = f"select * from ({model.sql}\\n) order by {', '.join(model.grain)}"
+    since = time.perf_counter()
+    write_parquet(connection, sql, file, bound)
+    print(f"{name} {time.perf_counter() - since:.2f}", file=sys.stderr)
+    connection.execute(f"create or replace view {name} as from read_parquet('{file}')")
 wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
 cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 print(json.dumps({"wall": wall, "cpu": cpu, "rss": after.ru_maxrss * 1024}))
@@ -466,6 +496,79 @@ class Money:
         return itself(RECONCILING, REPOSITORY, str(self.folder), *options)
 
 
+@dataclass(frozen=True)
+class Ranges:
+    """Where a night's ranges are measured: what many keys spent, day by day, and what was learned
+    of each day, in files of sixteen days, as a night reads long history.
+    """
+
+    folder: Path
+
+    def prepare(self, subjects: int, days: int) -> None:
+        if self.folder.exists():
+            return
+        connection = duckdb.connect()
+        connection.execute("set enable_progress_bar = false")
+        models, first = contents.models(), DAY - timedelta(days=days - 1)
+        types = models.types("marts.spend_habits")
+        learned = {"usage_date", "workspace_id", "scope", "subject_id", "credits"}
+        learned |= {"burst", "surprise"}  # all that a later day reads
+        rest = ", ".join(f"null::{kind} as {n}" for n, kind in types.items() if n not in learned)
+        for name in ("marts.daily_spend", "marts.first_spends", "marts.spend_habits"):
+            (self.folder / name).mkdir(parents=True)
+        for at in range(0, days, 16):
+            spent = f"""
+                select
+                    date '{first}' + day::integer as usage_date,
+                    'ws_' || number % {WORKSPACES} as workspace_id,
+                    'key' as scope,
+                    'key_' || substr(md5(number::varchar), 1, 12) as subject_id,
+                    (1 + hash(number, day, 1) % 500)::bigint as request_count,
+                    ((1 + number % 100) * (50 + hash(number, day) % 100) / 97)::decimal(38, 9)
+                        as credits,
+                from range({subjects}) as keys(number),
+                    range({at}, {min(at + 16, days)}) as days(day)
+                order by 1, 2, 3, 4
+            """
+            connection.execute(f"create or replace table spent as {spent}")
+            connection.execute(
+                f"copy spent to '{self.folder}/marts.daily_spend/{at:04}.parquet' "
+                "(format parquet, compression zstd)"
+            )
+            connection.execute(
+                f"""copy (
+                    select usage_date, workspace_id, scope, subject_id, credits,
+                        0.5 + hash(subject_id, usage_date) % 1000 / 900 as burst,
+                        burst * 0.7 as surprise, {rest}
+                    from spent where usage_date < date '{DAY}'
+                ) to '{self.folder}/marts.spend_habits/{at:04}.parquet'
+                (format parquet, compression zstd)"""
+            )
+            if at == 0:
+                connection.execute(
+                    f"""copy (
+                        select usage_date, workspace_id, scope, subject_id
+                        from spent where usage_date = date '{first}'
+                    ) to '{self.folder}/marts.first_spends/0.parquet' (format parquet)"""
+                )
+
+    def scan(self) -> Measured:
+        """The bare engine: the same table read once and grouped by the same names, written."""
+        target = self.folder / "grouped.parquet"
+        statement = (
+            "copy (select workspace_id, scope, subject_id, count(*), sum(credits), max(credits) "
+            f"from read_parquet('{self.folder}/marts.daily_spend/*.parquet') group by 1, 2, 3) "
+            f"to '{target}' (format parquet, compression zstd)"
+        )
+        done = itself(FLOOR, self.folder, statement)
+        target.unlink()
+        return done
+
+    def judge(self) -> Measured:
+        """Habits and ranges of one day, written as a night writes them."""
+        return itself(RANGING, REPOSITORY, str(self.folder), str(DAY))
+
+
 # ---- what arrives ---------------------------------------------------------------------------
 
 SPOILT: Sequence[Callable[[bytes], bytes]] = (
@@ -610,6 +713,7 @@ def compare(
     night, for a machine's pace changes: as `engine before …`.
     """
     bench, index, money = Bench(folder), Ids(folder / "ids"), Money(folder / "money")
+    ranges = Ranges(folder / "ranges")
     places = {name: folder / place for name, place in PLACES.items()}
     say = functools.partial(print, file=sys.stderr, flush=True)
     arrivals: Mapping[str, Callable[[], Path]] = {
@@ -635,6 +739,8 @@ def compare(
         index.prepare(lines)
     if not only or "reconciliation" in only:
         money.prepare(CHARGES)
+    if not only or "ranges" in only:
+        ranges.prepare(SUBJECTS, SPENT_DAYS)
     done: list[Round] = []
 
     def keep(name: str, *found: Measured) -> None:
@@ -666,6 +772,9 @@ def compare(
         if money.folder.exists():
             keep("join of charges and invoices", money.join())
             keep("reconciliation", money.reconcile())
+        if ranges.folder.exists():
+            keep("scan and group of daily spend", ranges.scan())
+            keep("ranges", ranges.judge())
     return done
 
 
@@ -762,6 +871,13 @@ def claims(rounds: Sequence[Round]) -> list[Claim]:
         lambda one, by: ratio(one, by, reconciled, join),
         reconciled,
     )
+    scanned, judged = "scan and group of daily spend", "ranges"
+    both(
+        f"a night's ranges of {SUBJECTS:,} keys ÷ one scan and group of {SPENT_DAYS} days",
+        10.0,
+        lambda one, by: ratio(one, by, judged, scanned),
+        judged,
+    )
     hold(
         "peak memory of any night, GB",
         3.0,
@@ -844,6 +960,10 @@ A day's night is compared less the empty night; only where histories are compare
   invoices: every model from raw to `marts.invoice_reconciliation`, each written as a night does.
   **Join of charges and invoices**: the bare engine's hash join of the two raw tables, all columns
   written.
+- **ranges**: what is known of {SUBJECTS:,} keys that spent on each of {SPENT_DAYS} days, and the
+  range of one day of each: `marts.spend_habits` and `marts.spend_ranges`, written as a night does.
+  **Scan and group of daily spend**: the bare engine reads the same table once, all days, and groups
+  it by the same names.
 """
 
 

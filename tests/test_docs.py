@@ -27,6 +27,7 @@ PAGES = (
     "DECISIONS.md",
     "CHANGELOG.md",
     "docs/client_log.md",
+    "docs/detection.md",
     "docs/usage_api.md",
 )
 ANYTHING = "…"

@@ -6,11 +6,8 @@ with parts as (
         *,
         greatest(
             range_high,
-            cast(
-                expected * (1 + cast($alerts_exceed_percent as decimal(12, 4)) * 0.01)
-                as decimal(38, 9)
-            ),
-            expected + cast($alerts_floor_credits as decimal(38, 9))
+            cast(expected * (1 + exceed_percent * 0.01) as decimal(38, 9)),
+            expected + floor_credits
         ) as largest_part,
     from marts.spend_ranges
 )

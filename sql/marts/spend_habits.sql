@@ -1,27 +1,45 @@
 -- What is known, before a day is judged, of how each key, model, member and workspace spends.
 --
--- The learning half of the "blended limit" detector; spend_ranges is the judging half. No rule and
--- no setting is in here, so that a change of sensitivity re-judges and re-learns nothing. One row
--- for each subject with spend on the day; for tomorrow, for each with spend in the year before,
--- whatever of tomorrow has landed already: its row is what the day will be held against.
+-- The learning half of the detector; spend_ranges is the judging half, docs/detection.md the page
+-- about both. No rule and no setting is in here, so that a change of sensitivity re-judges and
+-- re-learns nothing. One row for each subject with spend on the day; for tomorrow, for each with
+-- spend in the year before, whatever of tomorrow has landed already: its row is what the day will
+-- be held against.
 --
 -- Only complete days are learned from, and never the day that is judged: a limit that has seen the
 -- leak it should catch is no limit. Amounts are doubles here, because logarithms are; no sum is
 -- taken of them (medians, maxima and counts do not depend on the order of rows).
 --
+-- What each day was beside what was known of it then stands in its own row (burst, surprise), so
+-- that the year's biggest is read from this table's own past and never worked out again.
+--
 -- grain: usage_date, workspace_id?, scope, subject_id
--- looks back: marts.daily_spend 365 days, marts.first_spends all days
+-- looks back: marts.spend_habits 365 days, marts.daily_spend 84 days, marts.first_spends all days
 -- also for: tomorrow
-with year_totals as materialized (
+with past_year as materialized (
     select
         workspace_id,
         scope,
         subject_id,
-        cast(max(credits) filter (usage_date <= $history_until) as double) as biggest_day_of_year,
-        cast(max(credits) filter (usage_date <= $history_until and usage_date < $day - 1) as double)
-            as biggest_day_of_year_but_yesterday,
-    from marts.daily_spend
-    where usage_date between $day - 365 and $day
+        max(cast(credits as double)) filter (usage_date <= $history_until) as biggest_day_of_year,
+        max(cast(credits as double)) filter (
+            usage_date <= $history_until and usage_date < $day - 1
+        ) as biggest_day_of_year_but_yesterday,
+        max(cast(burst as double)) filter (
+            usage_date <= $history_until and usage_date >= $day - 56
+        ) as biggest_burst,
+        -- The last week says nothing of the year: what is going on must not excuse itself.
+        max(cast(burst as double)) filter (
+            usage_date <= $history_until and usage_date < $day - 7
+        ) as biggest_burst_of_year,
+        max(cast(surprise as double)) filter (
+            usage_date <= $history_until and usage_date < $day - 7
+        ) as biggest_surprise,
+        count(cast(surprise as double)) filter (
+            usage_date <= $history_until and usage_date < $day - 7
+        ) as judged_day_count,
+    from marts.spend_habits
+    where usage_date between $day - 365 and $day - 1
     group by 1, 2, 3
 ),
 
@@ -32,7 +50,14 @@ judged as (
         and not $is_tomorrow
     union all
     select workspace_id, scope, subject_id, null, null
-    from year_totals
+    from (
+        select workspace_id, scope, subject_id
+        from past_year
+        union
+        select workspace_id, scope, subject_id
+        from marts.daily_spend
+        where usage_date = $day
+    ) as of_the_year
     where $is_tomorrow
 ),
 
@@ -67,7 +92,7 @@ spend as materialized (
         on spend.workspace_id is not distinct from subjects.workspace_id
         and spend.scope = subjects.scope
         and spend.subject_id = subjects.subject_id
-    where usage_date between $day - 100 and $day
+    where usage_date between $day - 84 and $day
 ),
 
 past as (
@@ -97,19 +122,6 @@ totals as materialized (
             when count(*) filter (days_ago between 22 and 84) > 0
             then least(1.4826 * mad(log_credits) filter (days_ago between 22 and 84), 1.5)
         end as earlier_spread,
-
-        -- The same place of the month, in earlier months: the last three days counted from the end,
-        -- the first three from the start; the second biggest, so that one odd month does not count
-        (max(credits, 2) filter (
-            days_ago between 21 and 100
-            and (
-                (
-                    last_day($day) - $day <= 2
-                    and last_day(usage_date) - usage_date = last_day($day) - $day
-                )
-                or (day($day) <= 3 and day(usage_date) = day($day))
-            )
-        ))[2] as same_place_of_month_credits,
     from past
     group by 1
 ),
@@ -198,54 +210,131 @@ week_totals as (
     from weeks
     join births using (subject)
     group by 1
+),
+
+known as (
+    select
+        subjects.*,
+        first_date,
+        coalesce(active_day_count, 0) as active_day_count,
+        coalesce(wakeful_day_count, 0) as wakeful_day_count,
+        level,
+        coalesce(weekdays.weekday_factor, 0) as weekday_factor,
+        coalesce(yesterdays.weekday_factor, 0) as yesterday_weekday_factor,
+        -- a spread of 0.45 on seven days is presumed of everybody, and outweighed by what is seen
+        greatest(
+            0.10,
+            sqrt(
+                (coalesce(active_day_count, 0) * coalesce(variance, 0) + 7 * 0.45 * 0.45)
+                / (coalesce(active_day_count, 0) + 7)
+            )
+        ) * sqrt(1 + 1.0 / greatest(coalesce(active_day_count, 0), 1)) as spread,
+        biggest_day,
+        biggest_day_but_yesterday,
+        coalesce(yesterday_credits, 0) as yesterday_credits,
+        greatest(biggest_day, biggest_day_of_year) as biggest_day_of_year,
+        greatest(biggest_day_but_yesterday, biggest_day_of_year_but_yesterday)
+            as biggest_day_of_year_but_yesterday,
+        biggest_burst,
+        biggest_burst_of_year,
+        biggest_surprise,
+        coalesce(judged_day_count, 0) as judged_day_count,
+        this_week_credits,
+        last_week_credits,
+        best_week_credits,
+        high_day_credits,
+        coalesce(earlier_spread, 0) as earlier_spread,
+        usual_request_count,
+        usual_credits_per_request,
+    from subjects
+    join births using (subject)
+    left join totals using (subject)
+    left join levels using (subject)
+    left join past_year
+        on past_year.workspace_id is not distinct from subjects.workspace_id
+        and past_year.scope = subjects.scope
+        and past_year.subject_id = subjects.subject_id
+    left join week_totals using (subject)
+    left join weekdays
+        on weekdays.subject = subjects.subject
+        and weekdays.weekday = isodow($day)
+    left join weekdays as yesterdays
+        on yesterdays.subject = subjects.subject
+        and yesterdays.weekday = isodow($day - 1)
+),
+
+-- The high day: how big a day may be and still be one of many ------------------------------------
+
+reaches as (
+    -- A burst counts as what it would be today: a key that grows has bursts that grow with it.
+    select
+        *,
+        exp(level + weekday_factor) as usual_day,
+        exp(level + yesterday_weekday_factor) as usual_yesterday,
+        greatest(biggest_day, exp(level) * biggest_burst) as biggest,
+        greatest(biggest_day_of_year, exp(level) * biggest_burst_of_year) as biggest_of_year,
+    from known
+),
+
+blended as (
+    -- A blend in logarithms of the usual day, the biggest of eight weeks and the biggest of a year,
+    -- widened by the spread: usual days alone call every burst of a bursty key an anomaly, biggest
+    -- days alone never learn that a key has calmed down. For the second of two days a burst counts
+    -- as it was: what lasts is no burst.
+    select
+        *,
+        exp(0.4 * ln(usual_day) + 0.3 * ln(biggest) + 0.3 * ln(biggest_of_year) + 0.6 * spread)
+            as high_day,
+        exp(
+            0.4 * ln(usual_day)
+            + 0.3 * ln(biggest_day_but_yesterday)
+            + 0.3 * ln(biggest_day_of_year_but_yesterday)
+            + 0.6 * spread
+        ) as high_day_but_yesterday,
+        exp(
+            0.4 * ln(usual_yesterday)
+            + 0.3 * ln(biggest_day_but_yesterday)
+            + 0.3 * ln(biggest_day_of_year_but_yesterday)
+            + 0.6 * spread
+        ) as high_yesterday,
+    from reaches
 )
 
 select
     $day as usage_date,
-    subjects.workspace_id,                         -- null: the source names none
-    subjects.scope,                                -- key, model, member or workspace
-    subjects.subject_id,                           -- the id (or model) within its scope
-    request_count,                                 -- on the day itself; null for tomorrow
-    credits,                                       -- on the day itself; null for tomorrow
-    first_date,                                    -- the first day it ever spent
-    coalesce(active_day_count, 0) as active_day_count,    -- days with spend in the 56 before
-    coalesce(wakeful_day_count, 0) as wakeful_day_count,  -- of these, 4 to 28 days before
-    level,                                         -- ln of credits on a day, weekday taken out
-    coalesce(weekdays.weekday_factor, 0) as weekday_factor,  -- to add to the level on this weekday
-    coalesce(yesterdays.weekday_factor, 0) as yesterday_weekday_factor,  -- and on yesterday's
-    -- a spread of 0.45 on seven days is presumed of everybody, and outweighed by what is seen
-    greatest(
-        0.10,
-        sqrt(
-            (coalesce(active_day_count, 0) * coalesce(variance, 0) + 7 * 0.45 * 0.45)
-            / (coalesce(active_day_count, 0) + 7)
-        )
-    ) * sqrt(1 + 1.0 / greatest(coalesce(active_day_count, 0), 1)) as spread,  -- of ln of credits
-    biggest_day,                                   -- credits, in the 56 days before
-    biggest_day_but_yesterday,                     -- the same, yesterday left out
-    biggest_day_of_year,                           -- credits, in the 365 days before
-    biggest_day_of_year_but_yesterday,             -- the same, yesterday left out
-    coalesce(yesterday_credits, 0) as yesterday_credits,
-    coalesce(same_place_of_month_credits, 0) as same_place_of_month_credits,  -- second biggest
-    this_week_credits,                             -- median day of the week that ends with this day
-    last_week_credits,                             -- of the week before
-    best_week_credits,                             -- the highest of the nine weeks before those
-    high_day_credits,                              -- nine in ten days were below, 22 to 84 days ago
-    coalesce(earlier_spread, 0) as earlier_spread, -- of ln of credits, 22 to 84 days ago
-    usual_request_count,                           -- median of the active days
-    usual_credits_per_request,                     -- median of the active days
-from subjects
-join births using (subject)
-left join totals using (subject)
-left join levels using (subject)
-left join year_totals
-    on year_totals.workspace_id is not distinct from subjects.workspace_id
-    and year_totals.scope = subjects.scope
-    and year_totals.subject_id = subjects.subject_id
-left join week_totals using (subject)
-left join weekdays
-    on weekdays.subject = subjects.subject
-    and weekdays.weekday = isodow($day)
-left join weekdays as yesterdays
-    on yesterdays.subject = subjects.subject
-    and yesterdays.weekday = isodow($day - 1)
+    workspace_id,                   -- null: the source names none
+    scope,                          -- key, model, member or workspace
+    subject_id,                     -- the id (or model) within its scope
+    request_count,                  -- on the day itself; null for tomorrow
+    credits,                        -- on the day itself; null for tomorrow
+    first_date,                     -- the first day it ever spent
+    active_day_count,               -- days with spend in the 56 before
+    wakeful_day_count,              -- of these, 4 to 28 days before
+    level,                          -- ln of credits on a day, weekday taken out
+    weekday_factor,                 -- to add to the level on this weekday
+    yesterday_weekday_factor,       -- and on yesterday's
+    spread,                         -- of ln of credits, from day to day
+    biggest_day,                    -- credits, in the 56 days before
+    biggest_day_but_yesterday,      -- the same, yesterday left out
+    biggest_day_of_year,            -- credits, in the 365 days before
+    yesterday_credits,              -- 0 without spend
+    biggest_burst,                  -- in the 56 days before; null before any day had one
+    biggest_burst_of_year,          -- in the 365 days before, the last week left out
+    biggest_surprise,               -- in the 365 days before, the last week left out
+    judged_day_count,               -- days of those 365 that had a surprise
+    high_day,                       -- credits: the blend of usual and biggest days
+    high_day_but_yesterday,         -- the same as it was known without yesterday
+    high_yesterday,                 -- the same for yesterday's weekday
+    this_week_credits,              -- median day of the week that ends with this day
+    last_week_credits,              -- of the week before
+    best_week_credits,              -- the highest of the nine weeks before those
+    high_day_credits,               -- nine in ten days were below, 22 to 84 days ago
+    earlier_spread,                 -- of ln of credits, 22 to 84 days ago
+    usual_request_count,            -- median of the active days
+    usual_credits_per_request,      -- median of the active days
+    -- Two weeks of days are needed to say what is usual.
+    case when active_day_count >= 14 then cast(credits as double) / usual_day end
+        as burst,                   -- this day's credits / its usual day; null while young
+    case when active_day_count >= 14 then cast(credits as double) / high_day end
+        as surprise,                -- this day's credits / high_day; null while young
+from blended

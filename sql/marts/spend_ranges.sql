@@ -1,9 +1,9 @@
 -- What a key, model, member or workspace may normally spend on a day, and how the day compares.
 --
--- The judging half of the "blended limit" detector; spend_habits is the learning half. One row for
--- each subject with spend on the day, and for tomorrow one for each subject with spend in the year
--- before, without credits even where some have landed: a running total can be held against it by
--- the hour.
+-- The judging half of the detector; spend_habits is the learning half, docs/detection.md the page
+-- about both. One row for each subject with spend on the day, and for tomorrow one for each subject
+-- with spend in the year before, without credits even where some have landed: a running total can
+-- be held against it by the hour.
 --
 -- A day is over when its credits are above upper_limit, the largest of three: the highest normal
 -- day (range_high), X percent above what was expected, and a floor of credits below which nobody
@@ -13,85 +13,91 @@
 -- also for: tomorrow
 with presets as (
     -- How far beyond its habits a subject may go. Measured on SpendBench, not guessed: score it
-    -- again before touching a number.
+    -- again (tests/spendbench.py) before touching a number.
     from (
         values
-            ('low', 3.00, 2.00, 2.60, 2.80, 2.50, 2.00, 0.60, 1.35, 1.25),
-            ('normal', 2.40, 1.45, 2.04, 2.30, 2.50, 1.90, 0.50, 1.10, 1.20),
-            ('high', 1.75, 1.35, 1.80, 2.10, 2.00, 1.75, 0.50, 1.00, 1.15)
+            ('low', 2.30, 1.50, 0.70, 2.50, 2.40, 2.00, 0.60, 1.20),
+            ('normal', 1.90, 1.30, 0.70, 2.10, 2.00, 1.80, 0.60, 1.00),
+            ('high', 1.50, 1.20, 0.70, 1.80, 1.80, 1.70, 0.50, 1.00)
     ) as preset (
         sensitivity,
-        one_day_factor,        -- on the blended limit of one day
+        one_day_factor,        -- on the high day
         two_day_factor,        -- on the same when the day before was high as well
+        surprise_power,        -- how much past surprises widen or narrow the range of one day
         young_factor,          -- on the biggest day of a young subject
         young_two_day_factor,  -- on the same when the day before was high as well
-        month_factor,          -- on what this place of the month has seen before
         drift_factor,          -- this week on the best week before
         drift_spread_factor,   -- more for those whose days differ more
-        drift_high_day_factor, -- this week on a high day before
-        drift_last_week_factor -- last week on the best week before
+        drift_high_day_factor  -- this week on a high day before
     )
-    where sensitivity = $alerts_sensitivity
+),
+
+watched as (
+    -- What is said of the subject itself speaks first, then of its workspace, then the settings.
+    select
+        habit.*,
+        cast(
+            coalesce(
+                own.exceed_percent,
+                workspace.exceed_percent,
+                cast($alerts_exceed_percent as decimal(12, 4))
+            ) as decimal(12, 4)
+        ) as exceed_percent,
+        cast(
+            coalesce(
+                own.floor_credits,
+                workspace.floor_credits,
+                cast($alerts_floor_credits as decimal(38, 9))
+            ) as decimal(38, 9)
+        ) as floor_credits,
+        coalesce(own.sensitivity, workspace.sensitivity, $alerts_sensitivity) as sensitivity,
+    from marts.spend_habits as habit
+    left join staging.alert_settings as own
+        on own.workspace_id is not distinct from habit.workspace_id
+        and own.scope = habit.scope
+        and own.subject_id = habit.subject_id
+    left join staging.alert_settings as workspace
+        on workspace.workspace_id = habit.workspace_id
+        and workspace.scope = 'workspace'
+    where habit.usage_date = $day
 ),
 
 known as (
     select
         *,
-        level + weekday_factor as log_expected,
-        level + yesterday_weekday_factor as log_expected_yesterday,
         -- Woken: born four weeks ago or more, and silent but for the last three days. The three
         -- days keep it armed: a thief who tries a key with one small call has not made it normal.
         first_date <= $day - 28 and wakeful_day_count = 0 as is_waking,
-    from marts.spend_habits
-    where usage_date = $day
-),
-
-blended as (
-    -- A blend in logarithms of the typical day, the biggest of eight weeks and the biggest of a
-    -- year, widened by the spread: typical days alone call every burst of a bursty key an anomaly,
-    -- biggest days alone never learn that a key has calmed down.
-    select
-        *,
-        exp(
-            0.50 * log_expected
-            + 0.25 * ln(biggest_day)
-            + 0.25 * ln(biggest_day_of_year)
-            + 0.75 * spread
-        ) as high_day,
-        exp(
-            0.50 * log_expected
-            + 0.25 * ln(biggest_day_but_yesterday)
-            + 0.25 * ln(biggest_day_of_year_but_yesterday)
-            + 0.75 * spread
-        ) as high_day_but_yesterday,
-        exp(
-            0.50 * log_expected_yesterday
-            + 0.25 * ln(biggest_day_but_yesterday)
-            + 0.25 * ln(biggest_day_of_year_but_yesterday)
-            + 0.75 * spread
-        ) as high_yesterday,
-    from known
+        -- Whoever surprised before may do so again, whoever never did may not: the year's biggest
+        -- surprise, beside the 1.35 that is presumed of everybody on 30 days. What it excuses is
+        -- bounded, so that an old leak does not hide the next.
+        least(
+            exp(
+                surprise_power
+                * coalesce(ln(biggest_surprise / 1.35), 0)
+                * judged_day_count / (judged_day_count + 30)
+            ),
+            2
+        ) as surprise_factor,
+    from watched
+    join presets using (sensitivity)
 ),
 
 limits as (
     select
         *,
-        case when is_waking then 0 else exp(log_expected) end as raw_expected,
+        case when is_waking then 0 else exp(level + weekday_factor) end as raw_expected,
         case
             -- 1. Nothing is expected of a sleeper, so only the floor is left.
-            when is_waking then cast($alerts_floor_credits as double)
+            when is_waking then cast(floor_credits as double)
             -- 2. Two weeks of habits: one high day must be very high. When yesterday was high too,
-            --    less is enough: bursts are alone, leaks come back. Month's ends and starts may be
-            --    as big as they have been before.
-            when active_day_count >= 14 then greatest(
-                case
-                    when active_day_count >= 15
-                        and yesterday_credits > two_day_factor * high_yesterday
-                    then least(one_day_factor * high_day, two_day_factor * high_day_but_yesterday)
-                    else one_day_factor * high_day
-                end,
-                month_factor * same_place_of_month_credits
+            --    less is enough: bursts are alone, leaks come back.
+            when active_day_count >= 15 and yesterday_credits > two_day_factor * high_yesterday
+            then least(
+                one_day_factor * surprise_factor * high_day,
+                two_day_factor * high_day_but_yesterday
             )
+            when active_day_count >= 14 then one_day_factor * surprise_factor * high_day
             -- 3. Young: only the biggest day so far is known, and the fewer days the less it says.
             when active_day_count >= 4
                 and yesterday_credits > young_two_day_factor * biggest_day_but_yesterday
@@ -111,13 +117,12 @@ limits as (
             and best_week_credits > 0
             and this_week_credits > best_week_credits
                 * drift_factor * exp(drift_spread_factor * (earlier_spread - 0.3))
-            and last_week_credits > drift_last_week_factor * best_week_credits
-            and this_week_credits - best_week_credits > cast($alerts_floor_credits as double)
+            and last_week_credits > 1.3 * best_week_credits
+            and this_week_credits - best_week_credits > cast(floor_credits as double)
             and this_week_credits > drift_high_day_factor * high_day_credits,
             false
         ) as is_drifting,
-    from blended
-    cross join presets
+    from known
 ),
 
 published as (
@@ -139,10 +144,9 @@ bounded as (
             when range_high is not null then greatest(
                 range_high,
                 cast(
-                    expected * (1 + cast($alerts_exceed_percent as decimal(12, 4)) * 0.01)
-                    as decimal(38, 9)
+                    expected * (1 + exceed_percent * 0.01) as decimal(38, 9)
                 ),
-                expected + cast($alerts_floor_credits as decimal(38, 9))
+                expected + floor_credits
             )
         end as upper_limit,
     from published
@@ -168,4 +172,7 @@ select
         else 'normal'
     end as verdict,        -- normal; high, drift, woke: over; too_young; incomplete: not over yet
     $is_complete as is_complete,  -- the day ended before the night's clock
+    exceed_percent,        -- the X that was applied
+    floor_credits,         -- the floor that was applied
+    sensitivity,           -- the sensitivity that was applied
 from bounded

@@ -8,9 +8,9 @@ select
     subject_id,  -- the key, for scope key
     threshold_percent,  -- of the plan's allowance
     threshold_credits,  -- or in credits
-    exceed_percent,  -- the page's X, for this subject; kept, but not used yet
-    floor_credits,  -- an excess below it is no alert; kept, but not used yet
-    sensitivity,  -- low, normal or high; kept, but not used yet
+    exceed_percent,  -- the page's X, for this subject
+    floor_credits,  -- an excess below it is no alert
+    sensitivity,  -- low, normal or high
     recipients,  -- whom to tell by e-mail when it is reached, besides the settings'
 from raw.budgets
 qualify row_number() over (

@@ -1,6 +1,6 @@
 """Daily spend, births, habits and ranges: what the detector learns, and how it judges."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -20,14 +20,8 @@ NIGHT = {
     "alerts_sensitivity": "normal",
 }
 BIRTH = ("usage_date", "workspace_id", "scope", "subject_id")
-PRESET_NAMES = ("k1", "k2", "yk", "y2", "mg", "d0", "d1", "dq", "dprev")  # facts/detection.md
-PRESETS = {
-    "low": (3.0, 2.0, 2.6, 2.8, 2.5, 2.0, 0.6, 1.35, 1.25),
-    "normal": (2.4, 1.45, 2.04, 2.3, 2.5, 1.9, 0.5, 1.1, 1.2),
-    "high": (1.75, 1.35, 1.8, 2.1, 2.0, 1.75, 0.5, 1.0, 1.15),
-}
-
 Rows = list[dict[str, Any]]
+Given = Sequence[Mapping[str, Any]]
 Judge = Callable[..., Rows]
 
 
@@ -59,23 +53,73 @@ def steady(count: int, amount: float = 100, wobble: float = 0.1) -> list[float]:
 
 
 @pytest.fixture
-def judge(run_model: Callable[..., Rows]) -> Judge:
-    """`judge(rows of daily spend, day=…)` gives the day's ranges, learned from those rows."""
+def learn(run_model: Callable[..., Rows]) -> Judge:
+    """`learn(rows of daily spend, day=…, past=rows of habits)` gives the day's habits."""
 
-    def run(rows: Sequence[Mapping[str, Any]], day: date = TODAY, **night: Any) -> Rows:
+    def run(
+        rows: Sequence[Mapping[str, Any]],
+        day: date = TODAY,
+        past: Given = (),
+        **night: Any,
+    ) -> Rows:
         births: dict[tuple[object, ...], dict[str, Any]] = {}
         for row in sorted(rows, key=lambda row: row["usage_date"]):
             birth = {name: row[name] for name in BIRTH}
             births.setdefault(tuple(birth.values())[1:], birth)
-        habits = run_model(
+        return run_model(
             "marts.spend_habits",
-            {"marts.daily_spend": rows, "marts.first_spends": list(births.values())},
+            {
+                "marts.daily_spend": rows,
+                "marts.first_spends": list(births.values()),
+                "marts.spend_habits": past,
+            },
             day=day,
             **night,
         )
-        return run_model("marts.spend_ranges", {"marts.spend_habits": habits}, day=day, **night)
 
     return run
+
+
+@pytest.fixture
+def judge(run_model: Callable[..., Rows], learn: Judge) -> Judge:
+    """`judge(rows of daily spend, day=…, past=…, watched=rows of alert settings)` gives the day's
+    ranges, learned from those rows.
+    """
+
+    def run(
+        rows: Sequence[Mapping[str, Any]],
+        day: date = TODAY,
+        past: Given = (),
+        watched: Given = (),
+        **night: Any,
+    ) -> Rows:
+        habits = learn(rows, day, past, **night)
+        return run_model(
+            "marts.spend_ranges",
+            {"marts.spend_habits": habits, "staging.alert_settings": watched},
+            day=day,
+            **night,
+        )
+
+    return run
+
+
+def known(day: date, **columns: object) -> dict[str, Any]:
+    """What stands in the habits of a past day of the same key, as far as a later day reads it."""
+    return {
+        "usage_date": day,
+        "workspace_id": "ws_1",
+        "scope": "key",
+        "subject_id": "key_1",
+        "credits": Decimal(100),
+        "burst": 1.0,
+        "surprise": 0.8,
+    } | columns
+
+
+def all_along(**on_days: dict[str, object]) -> Rows:
+    """Half a year of unremarkable days, but for some: `all_along(d20={"surprise": 3.0})`."""
+    return [known(TODAY - DAY * back, **on_days.get(f"d{back}", {})) for back in range(180, 0, -1)]
 
 
 # ---- daily spend and births ---------------------------------------------------------------------
@@ -176,23 +220,80 @@ def test_a_quiet_saturday_is_judged_as_a_saturday(judge: Judge) -> None:
 
 
 def test_two_high_days_running_need_less_than_one(judge: Judge) -> None:
-    [alone] = judge(days([*steady(60), 240], TODAY))
-    [after_another] = judge(days([*steady(59), 240, 240], TODAY))
+    [alone] = judge(days([*steady(60), 210], TODAY))
+    [after_another] = judge(days([*steady(59), 210, 210], TODAY))
 
     assert alone["verdict"] == "normal"
     assert after_another["verdict"] == "high"
 
 
-def test_a_month_end_batch_seen_before_is_normal(judge: Judge) -> None:
-    last = date(2026, 11, 30)
-    batch = {date(2026, 10, 31), date(2026, 9, 30), date(2026, 8, 31)}
-    rows = [row for row in days([*steady(100), 600], last) if row["usage_date"] not in batch]
+# ---- the past year -------------------------------------------------------------------------------
 
-    [with_batches] = judge([*rows, *(spend(day, 500) for day in batch)], day=last)
-    [without] = judge(days([*steady(100), 600], last), day=last)
 
-    assert with_batches["verdict"] == "normal"
+def test_a_day_remembers_what_it_was_beside_what_was_known(learn: Judge) -> None:
+    [row] = learn(days([*steady(60), 300], TODAY))
+
+    assert row["burst"] == pytest.approx(3, rel=0.1)
+    assert 1 < row["surprise"] < row["burst"]
+
+
+def test_a_young_day_and_tomorrow_have_nothing_to_remember(learn: Judge) -> None:
+    [young] = learn(days(steady(14), TODAY))
+    [ahead] = learn(days(steady(60), TODAY), TODAY + DAY, [known(TODAY)], **tomorrow(TODAY))
+
+    assert (young["burst"], young["surprise"]) == (None, None)
+    assert (ahead["burst"], ahead["surprise"]) == (None, None)
+
+
+def test_a_burst_of_a_smaller_time_counts_as_what_it_would_be_today(judge: Judge) -> None:
+    rows = days([*steady(60), 500], TODAY)
+
+    [without] = judge(rows, past=all_along())
+    [recent] = judge(rows, past=all_along(d40={"burst": 8.0, "credits": Decimal(80)}))
+    [old] = judge(rows, past=all_along(d150={"burst": 8.0, "credits": Decimal(80)}))
+
     assert without["verdict"] == "high"
+    assert recent["range_high"] > without["range_high"]
+    assert old["range_high"] > without["range_high"]
+
+
+def test_who_surprised_before_may_do_so_again(judge: Judge) -> None:
+    rows = days([*steady(60), 300], TODAY)
+
+    [never] = judge(rows, past=all_along())
+    [once] = judge(rows, past=all_along(d110={"surprise": 3.0}))
+
+    assert (never["verdict"], once["verdict"]) == ("high", "normal")
+
+
+def test_what_an_old_leak_excuses_is_bounded(judge: Judge) -> None:
+    rows = days([*steady(60), 300], TODAY)
+
+    [odd] = judge(rows, past=all_along(d110={"surprise": 30.0}))
+    [absurd] = judge(rows, past=all_along(d110={"surprise": 3000.0}))
+
+    assert odd["range_high"] == absurd["range_high"]
+
+
+def test_what_the_last_week_did_excuses_nothing(judge: Judge) -> None:
+    rows = days([*steady(60), 300], TODAY)
+
+    [calm] = judge(rows, past=all_along())
+    [leaking] = judge(rows, past=all_along(d5={"surprise": 30.0}))
+
+    assert leaking["range_high"] == calm["range_high"]
+
+
+def test_few_judged_days_say_little_of_surprises(judge: Judge) -> None:
+    rows = days([*steady(60), 300], TODAY)
+
+    [few] = judge(rows, past=all_along()[-20:])
+    [many] = judge(rows, past=all_along())
+
+    assert few["range_high"] > many["range_high"]
+
+
+# ---- too young, asleep, climbing -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
@@ -268,6 +369,65 @@ def test_the_more_sensitive_the_lower_the_limit(judge: Judge) -> None:
     assert len(set(limits)) == 3
 
 
+def watched(scope: str, subject_id: str, **said: object) -> dict[str, Any]:
+    return {"workspace_id": "ws_1", "scope": scope, "subject_id": subject_id} | said
+
+
+def test_the_subject_speaks_before_its_workspace_and_that_before_the_settings(
+    judge: Judge,
+) -> None:
+    rows = days([*steady(60), 200], TODAY)
+    workspace = watched(
+        "workspace", "ws_1", exceed_percent=Decimal(400), sensitivity="low", floor_credits=None
+    )
+    own = watched("key", "key_1", exceed_percent=Decimal(300))
+    other = watched("key", "key_2", exceed_percent=Decimal(900), sensitivity="high")
+
+    [plain] = judge(rows, watched=[other])
+    [by_workspace] = judge(rows, watched=[workspace, other])
+    [by_key] = judge(rows, watched=[workspace, own, other])
+
+    assert applied(plain) == (Decimal(50), Decimal(10), "normal")
+    assert applied(by_workspace) == (Decimal(400), Decimal(10), "low")
+    assert applied(by_key) == (Decimal(300), Decimal(10), "low")
+    assert by_workspace["upper_limit"] == by_workspace["expected"] * 5
+    assert by_key["upper_limit"] == by_key["expected"] * 4
+
+
+def applied(row: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    return row["exceed_percent"], row["floor_credits"], row["sensitivity"]
+
+
+def test_a_floor_of_its_own_is_what_a_sleeper_wakes_at(judge: Judge) -> None:
+    rows = days([*steady(20), *[0] * 40, 30], TODAY)
+
+    [row] = judge(rows, watched=[watched("key", "key_1", floor_credits=Decimal(50))])
+
+    assert (row["verdict"], row["upper_limit"]) == ("normal", 50)
+
+
+def test_of_several_budgets_the_most_watchful_speaks(run_model: Callable[..., Rows]) -> None:
+    budget = {"workspace_id": "ws_1", "scope": "key", "subject_id": "key_1"}
+    rows = run_model(
+        "staging.alert_settings",
+        {
+            "staging.budgets": [
+                budget | {"budget_id": "b1", "exceed_percent": Decimal(80), "sensitivity": "low"},
+                budget | {"budget_id": "b2", "exceed_percent": Decimal(20)},
+                budget | {"budget_id": "b3", "sensitivity": "high"},
+                {"budget_id": "b4", "workspace_id": "ws_1", "scope": "workspace"}
+                | {"floor_credits": Decimal(5)},
+                budget | {"budget_id": "b5", "subject_id": "key_2"},
+            ]
+        },
+    )
+
+    assert [(row["subject_id"], *applied(row)) for row in rows] == [
+        ("key_1", Decimal(20), None, "high"),
+        ("ws_1", None, Decimal(5), None),
+    ]
+
+
 def test_an_absurd_history_does_not_fail_the_night(judge: Judge) -> None:
     amounts = ["0.000000001", "99999999999999999999"] * 30
 
@@ -296,7 +456,18 @@ def test_tomorrow_has_a_row_for_every_subject_of_the_year(judge: Judge) -> None:
         spend(TODAY - DAY, 50, workspace_id=None, subject_id="key_4"),
     ]
 
-    ranges = judge(rows, day=TODAY + DAY, **tomorrow(TODAY))
+    past = [
+        known(row["usage_date"], **{name: row[name] for name in BIRTH})
+        for row in rows
+        if row["usage_date"] > TODAY - DAY * 365
+    ]
+
+    ranges = judge(
+        rows,
+        day=TODAY + DAY,
+        past=[row for row in past if row["usage_date"] > TODAY - DAY * 365],
+        **tomorrow(TODAY),
+    )
 
     assert [(row["subject_id"], row["verdict"]) for row in ranges] == [
         ("key_1", "incomplete"),
@@ -317,10 +488,11 @@ def test_tomorrow_does_not_learn_from_an_unfinished_today(judge: Judge) -> None:
 
 def test_what_has_landed_of_tomorrow_changes_no_row_of_tomorrow(judge: Judge) -> None:
     night = {"day": TODAY + DAY} | tomorrow(TODAY)
-    known = [*days(steady(60), TODAY), *days(steady(60), TODAY, subject_id="key_2")]
+    spent = [*days(steady(60), TODAY), *days(steady(60), TODAY, subject_id="key_2")]
+    past = [known(TODAY), known(TODAY, subject_id="key_2")]
 
-    without = judge(known, **night)
-    with_some = judge([*known, spend(TODAY + DAY, 7)], **night)
+    without = judge(spent, past=past, **night)
+    with_some = judge([*spent, spend(TODAY + DAY, 7)], past=past, **night)
 
     assert [row["subject_id"] for row in with_some] == ["key_1", "key_2"]
     assert with_some == without
@@ -384,75 +556,6 @@ def test_neither_threads_nor_the_order_of_rows_leave_a_trace(
     assert len(written) == 1
 
 
-@pytest.fixture
-def spendbench(shared: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """SpendBench's dev split as daily spend."""
-    connection = connect()
-    file = shared / "spendbench/dev/daily_credits.parquet"
-    connection.execute(
-        f"""
-        create table marts.daily_spend as
-        select
-            usage_date, 'ws_1' as workspace_id, 'key' as scope, api_key_id as subject_id,
-            1 as request_count, cast(credits as decimal(38, 9)) as credits
-        from '{file}'
-        """
-    )
-    _births(connection)
-    connection.execute(
-        "create view daily as "
-        "select subject_id as key_id, usage_date as day, credits from marts.daily_spend"
-    )
-    connection.execute(
-        "create view first_seen as "
-        "select subject_id as key_id, usage_date as born from marts.first_spends"
-    )
-    yield connection
-    connection.close()
-
-
-@pytest.mark.parametrize("sensitivity", ["low", "normal", "high"])
-def test_the_ranges_agree_with_the_reference_detector(
-    spendbench: duckdb.DuckDBPyConnection, models: Models, shared: Path, sensitivity: str
-) -> None:
-    alerts = "select key_id, y credits, expected, upper_limit, y / nullif(expected, 0) ratio,"
-    everything = "select key_id, expected, upper_limit, y > upper_limit as is_over, drift, wake,"
-    reference = (shared / "spendbench/detector.sql").read_text()
-    assert alerts in reference
-    reference = reference.replace(alerts, everything).replace("from z where y >", "from z -- ")
-    compared = 0
-    for day in (date(2025, 5, 3), date(2025, 5, 31), date(2025, 6, 2), date(2025, 6, 30)):
-        _judge(spendbench, models, day, sensitivity)
-        ours = {
-            key: found
-            for key, *found in spendbench.execute(
-                "select subject_id, expected, upper_limit, verdict from marts.spend_ranges"
-            ).fetchall()
-        }
-        theirs = spendbench.execute(
-            reference,
-            {"t": day, "x": 0.5, "floor": 10.0}
-            | dict(zip(PRESET_NAMES, PRESETS[sensitivity], strict=True)),
-        ).fetchall()
-        assert len(theirs) == len(ours)
-        for key, expected, limit, is_over, is_drifting, is_waking, _ in theirs:
-            verdict = (
-                ("woke" if is_waking else "high")
-                if is_over
-                else "too_young"
-                if limit == float("inf")
-                else "drift"
-                if is_drifting
-                else "normal"
-            )
-            assert ours[key][2] == verdict, (key, day)
-            assert float(ours[key][0]) == pytest.approx(expected, abs=1e-8, rel=1e-12)
-            if verdict != "too_young":
-                assert float(ours[key][1]) == pytest.approx(limit, abs=1e-8, rel=1e-12)
-            compared += 1
-    assert compared > 1500
-
-
 def _births(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute(
         "create table marts.first_spends as "
@@ -464,17 +567,20 @@ def _births(connection: duckdb.DuckDBPyConnection) -> None:
 def _judge(
     connection: duckdb.DuckDBPyConnection, models: Models, day: date, sensitivity: str
 ) -> None:
-    """The two models, one after the other, on what stands in the connection."""
-    values: dict[str, object] = NIGHT | {
-        "day": day,
-        "is_complete": True,
-        "is_tomorrow": False,
-        "history_until": day - DAY,
-        "alerts_sensitivity": sensitivity,
-    }
-    for name in ("marts.spend_habits", "marts.spend_ranges"):
-        model = models.models[name]
-        connection.execute(
-            f"create or replace table {name} as {model.sql}",
-            {parameter: values[parameter] for parameter in model.parameters},
-        )
+    """The habits of ten days, each learning from those before, and the ranges of the last."""
+    for name in ("staging.alert_settings", "marts.spend_habits", "marts.spend_ranges"):
+        connection.execute(f"create table {name} as {models.empty(name)}")
+    for back in range(9, -1, -1):
+        values: dict[str, object] = NIGHT | {
+            "day": day - DAY * back,
+            "is_complete": True,
+            "is_tomorrow": False,
+            "history_until": day - DAY * (back + 1),
+            "alerts_sensitivity": sensitivity,
+        }
+        for name in ("marts.spend_habits", "marts.spend_ranges")[: 1 if back else 2]:
+            model = models.models[name]
+            connection.execute(
+                f"insert into {name} {model.sql}",
+                {parameter: values[parameter] for parameter in model.parameters},
+            )
