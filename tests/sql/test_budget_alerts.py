@@ -62,7 +62,7 @@ def habit(range_row: Mapping[str, Any], **columns: object) -> Row:
 
 @pytest.fixture
 def tell(run_model: RunModel) -> Tell:
-    """`tell(ranges, usage, as_of=…)` gives the alerts: the four models, one after the other."""
+    """`tell(ranges, usage, as_of=…)` gives the alerts: the five models, one after the other."""
 
     def run(
         ranges: Sequence[Row],
@@ -88,13 +88,13 @@ def tell(run_model: RunModel) -> Tell:
                 },
                 day=day,
             )
-        episodes = run_model("marts.alert_episodes", {"marts.spend_anomalies": anomalies}, **clock)
-        return run_model(
-            "marts.budget_alerts",
-            {"marts.spend_anomalies": anomalies, "marts.alert_episodes": episodes}
-            | {f"staging.{name}": rows for name, rows in tables.items()},
-            **clock,
-        )
+        staged = {f"staging.{name}": rows for name, rows in tables.items()}
+        decided = {"staging.alert_decisions": tables.get("alert_decisions", ())}
+        known = {"marts.spend_anomalies": anomalies}
+        known["marts.alert_days"] = run_model("marts.alert_days", known | decided, **clock)
+        days = {"marts.alert_days": known["marts.alert_days"]}
+        known["marts.alert_episodes"] = run_model("marts.alert_episodes", days | decided, **clock)
+        return run_model("marts.budget_alerts", known | staged, **clock)
 
     return run
 
@@ -515,20 +515,17 @@ def test_the_claim_holds_where_a_key_tells_for_its_workspace(
 ) -> None:
     ranges = [over(), over(scope="workspace", subject_id="ws_1")]
     alerts = tell(ranges, [usage()])
-    explained = {
-        "usage_date": TODAY,
-        "workspace_id": "ws_1",
-        "scope": "workspace",
-        "subject_id": "ws_1",
-        "explained_by_scope": "key",
-    }
+    key = {"told_as": "alert", "first_date": TODAY, "told_by_scope": "key"}
+    key |= {name: over()[name] for name in ("usage_date", "workspace_id", "scope", "subject_id")}
+    key["told_by_subject_id"] = "key_1"
+    days = [key, key | {"scope": "workspace", "subject_id": "ws_1", "told_as": "line"}]
 
     broken = run_model(
         "budget_alerts__cover_every_anomaly",
         {
             "marts.spend_ranges": ranges,
             "marts.budget_alerts": alerts,
-            "marts.spend_anomalies": [explained],
+            "marts.alert_days": days,
         },
         as_of=datetime(2026, 11, 19),
     )
