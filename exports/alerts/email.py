@@ -124,13 +124,8 @@ def recipients_of(alert: Alert, settings: EmailSink) -> list[str]:
 def _connect(settings: EmailSink) -> smtplib.SMTP:
     """A session: greeted, encrypted where the server can, logged in where asked to."""
     host, port = settings.smtp_host, settings.smtp_port
-    # A relay on this machine has a self-made certificate as a rule, and no wire to listen on.
-    context = ssl.create_default_context()
-    if _is_local(host):
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
     session = (
-        smtplib.SMTP_SSL(host, port, timeout=TIMEOUT_SECONDS, context=context)
+        smtplib.SMTP_SSL(host, port, timeout=TIMEOUT_SECONDS, context=_context(host))
         if port == 465
         else smtplib.SMTP(host, port, timeout=TIMEOUT_SECONDS)
     )
@@ -138,7 +133,7 @@ def _connect(settings: EmailSink) -> smtplib.SMTP:
         session.ehlo()
         is_private = port == 465 or _is_local(host)
         if port != 465 and session.has_extn("starttls"):
-            session.starttls(context=context)
+            session.starttls(context=_context(host))
             session.ehlo()
             is_private = True
         if settings.tls == "required" and not is_private:
@@ -151,6 +146,17 @@ def _connect(settings: EmailSink) -> smtplib.SMTP:
         session.close()
         raise
     return session
+
+
+def _context(host: str) -> ssl.SSLContext:
+    """Whom to trust: a relay on this machine has a self-made certificate as a rule, and no wire to
+    listen on.
+    """
+    context = ssl.create_default_context()
+    if _is_local(host):
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def _hand_over(

@@ -5,6 +5,7 @@ and `outbox.py` is all there is, and a message that may repeat an earlier one sa
 """
 
 import json
+import re
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
@@ -23,6 +24,7 @@ from exports.alerts.words import (
 from pipelines.settings import SlackSink
 
 COLOURS = {"opened": "#b42318", "escalated": "#7a0916", "closed": "#067647"}
+MARKUP = re.compile(r"[*~`]|(?<!\w)_|_(?!\w)")
 BARS = "▁▂▃▄▅▆▇█"
 DAYS = 28
 # Slack refuses a message with more
@@ -107,9 +109,9 @@ def _fields(texts: Sequence[str]) -> list[dict[str, str]]:
 
 
 def _plain(text: str) -> str:
-    """Slack's three signs escaped, and no name that could begin its markup of bold or code."""
+    """Slack's three signs escaped, and no sign that could begin its markup of bold or code. An
+    underscore within a word is none: ids stay as they are, to be copied.
+    """
     for sign, name in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
         text = text.replace(sign, name)
-    for sign in "*_~`":
-        text = text.replace(sign, f"\u2060{sign}")
-    return text
+    return MARKUP.sub("\u2060\\g<0>", text)

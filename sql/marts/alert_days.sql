@@ -111,8 +111,9 @@ select
     end as told_as,           -- alert, line or expected
     coalesce(episodes.first_date, teller.first_date)
         as first_date,        -- the day on which the alert opened that tells it
-    coalesce(told_by_scope, told.scope) as told_by_scope,  -- that alert's subject
-    coalesce(told_by_subject_id, told.subject_id) as told_by_subject_id,
+    coalesce(told_by_scope, told.scope) as told_by_scope,  -- that alert's scope
+    coalesce(told_by_subject_id, told.subject_id)
+        as told_by_subject_id,  -- and the id (or model) within it
     told.expected_credits,    -- the highest day that somebody called expected before; or null
 from told
 left join episodes
