@@ -31,6 +31,12 @@ TABLES = {
             "decided_at": ("timestamp", "wall clock, UTC"),
             "decided_by": ("varchar", "the user of the operating system"),
             "arrived_at": ("timestamp", "wall clock when it was written down, UTC"),
+            "workspace_id": ("varchar", "of the alert, as published when this was said, like all"),
+            "scope": ("varchar", "that follow: key, model, member or workspace"),
+            "subject_id": ("varchar", "the id (or model) within its scope"),
+            "usage_date": ("date", "the day it opened"),
+            "said_of_date": ("date", "its last day out of range"),
+            "said_of_credits": ("decimal(38, 9)", "its biggest day"),
         },
     )
 }
@@ -39,7 +45,7 @@ TABLES = {
 class Journal(Protocol):
     """What is needed of `store.journal(…)`: an appended line is durable when `append` returns."""
 
-    def append(self, entry: Mapping[str, Any]) -> None: ...
+    def append(self, *entries: Mapping[str, Any]) -> None: ...
 
 
 def decide(
@@ -48,8 +54,14 @@ def decide(
     decision: Decision,
     note: str | None = None,
     lasting: timedelta | None = None,
+    alert: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Writes a decision down and returns its line. `lasting`: how long a snooze lasts, from now."""
+    """Writes a decision down and returns its line. `lasting`: how long a snooze lasts, from now.
+
+    `alert`: the row of `marts.budget_alerts` that the person saw. What they knew goes into the
+    line: "expected" means as much as there was then, and not all that is still to come.
+    """
+    seen = alert or {}
     now = utc_now()
     line = {
         "decision_id": f"decision_{secrets.token_hex(8)}",
@@ -60,6 +72,12 @@ def decide(
         "decided_at": now,
         "decided_by": _plain(_person()),
         "arrived_at": now,
+        "workspace_id": seen.get("workspace_id"),
+        "scope": seen.get("scope"),
+        "subject_id": seen.get("subject_id"),
+        "usage_date": seen.get("usage_date"),
+        "said_of_date": seen.get("last_date"),
+        "said_of_credits": seen.get("highest_credits"),
     }
     journal.append(line)
     return line

@@ -495,6 +495,8 @@ def _rewrite_journals(draft: Draft, given: Mapping[str, str], blot: Callable[[st
         }
         if line.get("alert_id") in alerts:
             texts["alert_id"] = alerts[line["alert_id"]]
+        if line.get("scope") == "member" and line.get("subject_id") in given:
+            texts["subject_id"] = given[line["subject_id"]]
         return line | texts
 
     for journal in journals.values():

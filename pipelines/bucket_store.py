@@ -42,6 +42,8 @@ from pipelines.store import (
     StoredObject,
     StoreError,
     digest,
+    journal_entries,
+    journal_text,
     sha256_of,
     snapshot_text,
     sync,
@@ -414,8 +416,8 @@ def _age(instant: datetime, now: datetime) -> timedelta:
 
 
 class BucketJournal(Journal):
-    """A journal whose lines are objects: each is put only where no line is yet, so that two who
-    append at once have two lines.
+    """A journal whose files are objects: each is put only where none is yet, so that two who
+    append at once have two.
     """
 
     def __init__(self, store: BucketStore, name: str) -> None:
@@ -424,8 +426,10 @@ class BucketJournal(Journal):
         self.name = name
         self._last = 0
 
-    def append(self, entry: Mapping[str, Any]) -> None:
-        text = json.dumps(dict(entry), default=str, sort_keys=True).encode()
+    def append(self, *entries: Mapping[str, Any]) -> None:
+        if not entries:
+            return
+        text = journal_text(entries).encode()
         if not self._last:
             self._look()
         while True:
@@ -440,7 +444,7 @@ class BucketJournal(Journal):
     def entries(self) -> list[dict[str, Any]]:
         texts = self.store.texts(self.name)
         self._last = max((int(Path(name).stem) for name in texts), default=0)
-        return [json.loads(text) for text in texts.values()]
+        return [entry for text in texts.values() for entry in journal_entries(text)]
 
     def _look(self) -> None:
         listed = self.store.bucket.objects(f"{self.name}/")

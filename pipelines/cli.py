@@ -1005,17 +1005,21 @@ def _causes(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @main.group(invoke_without_command=True)
 @click.option("--open", "only_open", is_flag=True, help="Only what is open.")
+@click.option("--workspace", help="Only this workspace.")
 @format_option
 @click.pass_context
-def alerts(ctx: click.Context, only_open: bool, form: str) -> None:
+def alerts(ctx: click.Context, only_open: bool, workspace: str | None, form: str) -> None:
     """The state of every budget alert; its commands write down what you say of one."""
     if ctx.invoked_subcommand:
         return
     with reading(ctx) as reader:
         rows = reader.rows(
-            "select * from marts.budget_alerts where not $open or state in ('open', 'escalated') "
+            "select * from marts.budget_alerts "
+            "where (not $open or state in ('open', 'escalated')) "
+            "and ($workspace is null or workspace_id = $workspace) "
             "order by opened_at desc, alert_id",
             open=only_open,
+            workspace=workspace,
         )
     show_alerts(rows, form)
 
@@ -1039,7 +1043,9 @@ note_option = click.option("--note", help="A word for whoever asks why.")
 @note_option
 @click.pass_context
 def ack(ctx: click.Context, alert_id: str, note: str | None) -> None:
-    """Say that somebody is looking at it. If it escalates or closes, that is told all the same."""
+    """Say that somebody is looking at it: told is only that it reaches twice what it is now, and
+    that it closes.
+    """
     say_of_alert(ctx, alert_id, "acknowledged", note)
 
 
@@ -1058,7 +1064,9 @@ def snooze(ctx: click.Context, alert_id: str, lasting: timedelta, note: str | No
 @note_option
 @click.pass_context
 def expected(ctx: click.Context, alert_id: str, note: str | None) -> None:
-    """Say that it was planned: nothing more is told of it."""
+    """Say that it was planned: nothing more is told of it, nor of later days of the same subject
+    until one spends twice as much.
+    """
     say_of_alert(ctx, alert_id, "expected", note)
 
 
@@ -1072,15 +1080,13 @@ def say_of_alert(
     """Writes down what a person says of an alert, once it is known that there is such an alert."""
     settings = settings_of(ctx)
     with published(open_store(settings)) as reader:
-        found = reader.rows(
-            "select state from marts.budget_alerts where alert_id = $id", id=alert_id
-        )
+        found = reader.rows("select * from marts.budget_alerts where alert_id = $id", id=alert_id)
     if not found:
         raise Failed(
             f"There is no alert '{alert_id}' in what is published; 'meterhouse alerts' lists them."
         )
     journal = open_store(settings).journal("raw.decisions")
-    line = decisions.decide(journal, alert_id, decision, note, lasting)
+    line = decisions.decide(journal, alert_id, decision, note, lasting, found[0])
     end = f" until {line['until']:%Y-%m-%d %H:%M} UTC" if line["until"] else ""
     after = " (it is closed, and stays so)" if found[0]["state"] == "closed" else ""
     out.print(

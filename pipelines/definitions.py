@@ -22,7 +22,7 @@ from pipelines import contents, history
 from pipelines.bucket_store import open_store
 from pipelines.calendar import Clock, parse_day, parse_instant
 from pipelines.models import MANIFESTS, Built, Checked, Models
-from pipelines.night import Night, Published, Started, Told, claim_table
+from pipelines.night import Delivered, Night, Published, Started, Told, claim_table
 from pipelines.object_store import ObjectStoreError
 from pipelines.settings import Settings, SettingsError, load
 
@@ -336,6 +336,12 @@ def show(context: dg.AssetExecutionContext, event: Any) -> None:
             dg.AssetMaterialization(
                 asset_key("exports.warehouse"),
                 metadata={"snapshot": event.snapshot.snapshot_id, "dagster/row_count": rows},
+            )
+        )
+    elif isinstance(event, Delivered):
+        context.log_event(
+            dg.AssetMaterialization(
+                asset_key(f"exports.alerts_{event.sink}"), metadata=dict(event.state)
             )
         )
     elif isinstance(event, Started):

@@ -57,6 +57,14 @@ class Published:
 
 
 @dataclass(frozen=True)
+class Delivered:
+    """How a sink stands after the night: messages sent, held back, in trouble, its last answer."""
+
+    sink: str
+    state: Mapping[str, int | str]
+
+
+@dataclass(frozen=True)
 class Told:
     """A sink answered, or something should be said in the summary."""
 
@@ -64,7 +72,7 @@ class Told:
     is_failure: bool = False
 
 
-Event = Started | Built | Checked | Published | Told
+Event = Started | Built | Checked | Published | Delivered | Told
 
 
 @dataclass
@@ -142,7 +150,10 @@ class Night:
         yield from self._derive(draft, is_news=is_news)
         yield Started("alert")
         before = len(store.journal("raw.deliveries").entries())
-        for sentence, is_failure in outbox.deliver(store, self.settings, self.clock, self.sinks):
+        report = outbox.deliver(store, self.settings, self.clock, self.sinks)
+        for sink, state in report.states().items():
+            yield Delivered(sink, state)
+        for sentence, is_failure in report.sentences():
             yield Told(sentence, is_failure)
         if len(store.journal("raw.deliveries").entries()) != before:
             adopt_journals(draft, outbox.TABLES)  # what was decided meanwhile is for the next night
@@ -345,15 +356,25 @@ def _credits(objects: tuple[Any, ...]) -> str | None:
 
 
 JOURNALS = outbox.TABLES | decisions.TABLES
+# what a journal keeps as text
+TEXTS: Mapping[str, Callable[[str], Any]] = {
+    "timestamp": datetime.fromisoformat,
+    "date": date.fromisoformat,
+    "decimal": Decimal,
+}
 
 
 def adopt_journals(draft: Draft, journals: Mapping[str, RawTable] = JOURNALS) -> None:
     """Brings journals, whose lines are durable by themselves, into what the night stands on."""
     for table, shape in journals.items():
         entries = draft.store.journal(table).entries()
-        instants = [name for name, (kind, _) in shape.columns.items() if kind == "timestamp"]
+        read = {
+            name: TEXTS[kind.partition("(")[0]]
+            for name, (kind, _) in shape.columns.items()
+            if kind.partition("(")[0] in TEXTS
+        }
         rows = [
-            entry | {name: datetime.fromisoformat(entry[name]) for name in instants if entry[name]}
+            entry | {name: read[name](entry[name]) for name in read if entry.get(name) is not None}
             for entry in entries
         ]
         if rows:

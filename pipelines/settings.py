@@ -101,12 +101,30 @@ class Credits(Section):
 
 
 class EmailSink(Section):
+    """`tls`: "offered" encrypts where the server can (always on port 465), "required" sends nothing
+    to one that can't. A password is never sent in the clear.
+    """
+
     smtp_host: str = "localhost"
     smtp_port: int = 25
     sender: str = "meterhouse@localhost"
     recipients: list[str] = Field(min_length=1)
+    tls: Literal["offered", "required"] = "offered"
     username: str | None = None
     password: SecretStr | None = None
+
+
+class SlackSink(Section):
+    """`url`: of an incoming webhook; whoever has it may post, so it is a secret."""
+
+    url: SecretStr
+
+
+class WebhookSink(Section):
+    """`secret`: what the events are signed with; without one nobody could tell ours from others."""
+
+    url: str = Field(pattern=r"^https?://")
+    secret: SecretStr = Field(min_length=1)
 
 
 class Alerts(Section):
@@ -121,14 +139,15 @@ class Alerts(Section):
     sensitivity: Literal["low", "normal", "high"] = "normal"
     budget_percents: list[Annotated[int, Field(gt=0, le=1000)]] = []  # of whom nobody set any
     email: EmailSink | None = None
+    slack: SlackSink | None = None
+    webhook: WebhookSink | None = None
 
     @property
     def sinks(self) -> dict[str, Any]:
         """The settings of each sink that is configured, by the sink's name."""
         named: dict[str, Any] = dict(self.model_extra or {})
-        if self.email is not None:
-            named["email"] = self.email
-        return named
+        known = {"email": self.email, "slack": self.slack, "webhook": self.webhook}
+        return named | {name: sink for name, sink in known.items() if sink is not None}
 
 
 class Exports(Section):
@@ -208,13 +227,17 @@ class Settings(Section):
         }
 
 
-# Read elsewhere, or kept for sinks and sources that are still to come (contract, "Settings").
+# Read elsewhere (contract, "Settings").
 OTHER_VARIABLES = {
     "METERHOUSE_AS_OF",
     "METERHOUSE_CONFIG",
-    "METERHOUSE_ALERTS_SLACK_URL",
-    "METERHOUSE_ALERTS_WEBHOOK_SECRET",
 }
+SECRETS = (
+    ("stripe", "api_key"),
+    ("alerts", "email", "password"),
+    ("alerts", "slack", "url"),
+    ("alerts", "webhook", "secret"),
+)
 
 
 def load(file: Path | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -231,7 +254,7 @@ def load(file: Path | None = None, environment: Mapping[str, str] = os.environ) 
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not readable TOML: {error}.") from None
-    for secret in (("stripe", "api_key"), ("alerts", "email", "password")):
+    for secret in SECRETS:
         if _dig(values, secret) is not None:
             variable = PREFIX + "_".join(secret).upper()
             raise SettingsError(
@@ -329,8 +352,10 @@ def _known() -> dict[str, str]:
                 for name in candidate.model_fields:
                     known[f"{section}.{name}"] = f"{section}.{name}"
         known[section] = section
-    for name in EmailSink.model_fields:
-        known[f"alerts.email.{name}"] = f"alerts.email.{name}"
+    for sink in ("email", "slack", "webhook"):
+        model = {"email": EmailSink, "slack": SlackSink, "webhook": WebhookSink}[sink]
+        for name in model.model_fields:
+            known[f"alerts.{sink}.{name}"] = f"alerts.{sink}.{name}"
     return known
 
 
@@ -351,5 +376,7 @@ def _sentence(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         return f"unknown setting '{place}'.{_nearest(place)}"
     if first["type"] == "missing":
-        return f"'{place}' is missing."
+        variable = PREFIX + place.replace(".", "_").upper()
+        is_secret = tuple(place.split(".")) in SECRETS
+        return f"'{place}' is missing" + (f": set {variable}." if is_secret else ".")
     return f"'{place}' can't be used: {first['msg'][:1].lower()}{first['msg'][1:]}."

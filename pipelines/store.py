@@ -233,18 +233,22 @@ def parquet_list(paths: Sequence[Path | str], *, options: str = "") -> str:
 
 
 class Journal:
-    """An append-only table whose every line is durable by itself, not by a snapshot:
-    `raw/<name>/<number>.json`.
+    """An append-only table whose lines are durable by themselves, not by a snapshot:
+    `raw/<name>/<number>.json`, which holds the lines of one `append`.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._number = 0  # of the last line that was written here
+        self._number = 0  # of the last file that was written here
 
-    def append(self, entry: Mapping[str, Any]) -> None:
-        """One line more, on disk when this returns. Several processes may append at once."""
+    def append(self, *entries: Mapping[str, Any]) -> None:
+        """Lines more, on disk when this returns: all of them or none. Several processes may append
+        at once.
+        """
+        if not entries:
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(dict(entry), default=str, sort_keys=True)
+        text = journal_text(entries)
         with filelock.FileLock(self.folder / ".lock"):
             if not self._number:
                 self._number = len(self._files())
@@ -260,21 +264,37 @@ class Journal:
 
     def entries(self) -> list[dict[str, Any]]:
         """Every line, in the order written."""
-        return [json.loads(path.read_text(encoding="utf-8")) for path in self._files()]
+        return [
+            entry
+            for path in self._files()
+            for entry in journal_entries(path.read_text(encoding="utf-8"))
+        ]
 
     def rewrite(self, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-        """Every line as `change` makes it, each whole or not at all: only to erase a member."""
+        """Every line as `change` makes it, each file whole or not at all: only to erase a
+        member.
+        """
         if not self.folder.is_dir():
             return
         with filelock.FileLock(self.folder / ".lock"):
             for path in self._files():
-                entry = json.loads(path.read_text(encoding="utf-8"))
-                changed = change(entry)
-                if changed != entry:
-                    write_whole(path, json.dumps(changed, default=str, sort_keys=True))
+                entries = journal_entries(path.read_text(encoding="utf-8"))
+                changed = [change(entry) for entry in entries]
+                if changed != entries:
+                    write_whole(path, journal_text(changed))
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("[0-9]*.json"))
+
+
+def journal_text(entries: Iterable[Mapping[str, Any]]) -> str:
+    """The file of one `append`: a JSON object a line."""
+    return "\n".join(json.dumps(dict(entry), default=str, sort_keys=True) for entry in entries)
+
+
+def journal_entries(text: str) -> list[dict[str, Any]]:
+    """The lines of such a file."""
+    return [json.loads(line) for line in text.split("\n")]
 
 
 class Store:

@@ -6,6 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from exports.alerts import Alert, Answer
+from exports.alerts.words import MOST_MEMBERS, contribution, headline, instant, numbers, title
 
 COLOURS = {"opened": "red", "escalated": "bright_red", "closed": "green"}
 
@@ -21,23 +22,31 @@ def panel(alert: Alert) -> Panel:
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column()
-    facts.add_row("since", f"{alert.opened_at:%Y-%m-%d %H:%M} UTC")
-    if alert.closed_at is not None:
-        facts.add_row("until", f"{alert.closed_at:%Y-%m-%d %H:%M} UTC")
-    if alert.highest_credits != alert.credits:
-        facts.add_row("highest day", f"{alert.highest_credits:,.2f} credits")
-    facts.add_row("driven by", Text(alert.cause))
+    if alert.kind == "digest":
+        for one in alert.members[:MOST_MEMBERS]:
+            repeats = ", may repeat an earlier one" if one.may_repeat else ""
+            said = f"{one.highest_credits:,.2f} credits, {title(one).lower()}{repeats}"
+            facts.add_row(Text(one.subject), Text(said))
+    else:
+        for name, text in numbers(alert):
+            facts.add_row(name.lower(), Text(text))
+        facts.add_row("opened", instant(alert.opened_at))
+        facts.add_row("driven by", Text(alert.cause))
+        for part in alert.contributors:
+            facts.add_row("spent by", Text(f"{contribution(part)}: {part.credits:,.2f} credits"))
+        for line in (alert.also or "").split("\n"):
+            if line:
+                facts.add_row("with it", Text(line))
     colour = COLOURS[alert.transition]
-    title = f"{alert.kind} {alert.transition}"
+    name = title(alert)
     if alert.may_repeat:
-        title += ", may repeat an earlier one"
+        name += ", may repeat an earlier one"
     news = [Text(alert.message, style="bold")]
     if alert.transition != "opened":
-        headline = alert.headline[:1].upper() + alert.headline[1:]
-        news = [Text(headline, style="bold"), Text(alert.message)]
+        news = [Text(headline(alert), style="bold"), Text(alert.message)]
     return Panel(
         Group(*news, "", facts),
-        title=title,
+        title=name,
         title_align="left",
         subtitle=alert.alert_id,
         subtitle_align="right",

@@ -1,4 +1,5 @@
-"""Tells an alert by e-mail: one message to all recipients, text and HTML, by any SMTP server.
+"""Tells an alert by e-mail: one message to all recipients, text and HTML with a chart, by any SMTP
+server.
 
 What a server answered is taken exactly: an answer that was never seen is `unknown`, never `failed`,
 because the mail may be in somebody's inbox. `outbox.py` decides what follows from that.
@@ -16,7 +17,16 @@ from pathlib import Path
 
 import jinja2
 
-from exports.alerts import Alert, Answer
+from exports.alerts import Alert, Answer, chart
+from exports.alerts.words import (
+    MOST_MEMBERS,
+    advice,
+    contribution,
+    headline,
+    numbers,
+    repetition,
+    title,
+)
 from pipelines.settings import EmailSink
 
 TIMEOUT_SECONDS = 20
@@ -52,28 +62,51 @@ def compose(alert: Alert, settings: EmailSink) -> EmailMessage:
     """The message. Its Message-ID follows from what is told: a repetition can be known for one."""
     _, address = parseaddr(settings.sender)
     domain = address.rpartition("@")[2] or "meterhouse.invalid"
-    headline = alert.headline[:1].upper() + alert.headline[1:]
-    subject = ("[may repeat] " if alert.may_repeat else "") + f"[Meterhouse] {headline}"
+    said = headline(alert)
+    subject = ("[may repeat] " if alert.may_repeat else "") + f"[Meterhouse] {said}"
     message = EmailMessage(policy=SMTP)
     message["Subject"] = _one_line(subject)[:SUBJECT_LENGTH]
     message["From"] = settings.sender
     message["To"] = ", ".join(recipients_of(alert, settings))
     message["Date"] = formatdate()
-    message["Message-ID"] = f"<{alert.alert_id}.{alert.transition}.email@{domain}>"
+    message["Message-ID"] = f"<{alert.alert_id}.{alert.step}.email@{domain}>"
     if alert.transition != "opened":
         opening = f"<{alert.alert_id}.opened.email@{domain}>"
         message["In-Reply-To"] = opening
         message["References"] = opening
     message["Auto-Submitted"] = "auto-generated"
     message["X-Meterhouse-Alert"] = alert.alert_id
-    message["X-Meterhouse-Transition"] = alert.transition
+    message["X-Meterhouse-Transition"] = alert.step
     if alert.may_repeat:
         message["X-Meterhouse-May-Repeat"] = "yes"
-    words = {"alert": alert, "headline": headline, "advice": advice(alert)}
+    picture = None if alert.kind == "digest" else chart.png(alert)
+    words = {
+        "alert": alert,
+        "title": title(alert),
+        "headline": said,
+        "repetition": repetition(alert),
+        "numbers": numbers(alert),
+        "contribution": contribution,
+        "members": alert.members[:MOST_MEMBERS],
+        "names": lambda one: title(one).lower(),
+        "advice": advice(alert),
+        "chart_id": f"chart.{alert.alert_id}@{domain}" if picture else None,
+        "chart_text": chart.described(alert) if picture else "",
+    }
     text = TEMPLATES.get_template("email.txt.j2").render(words)
     html = TEMPLATES.get_template("email.html.j2").render(words)
     message.set_content(text, cte="quoted-printable")
     message.add_alternative(html, subtype="html", cte="quoted-printable")
+    if picture:
+        part = message.get_payload()[-1]  # type: ignore[index]
+        part.add_related(  # type: ignore[union-attr]
+            picture,
+            "image",
+            "png",
+            cid=f"<{words['chart_id']}>",
+            disposition="inline",
+            filename="chart.png",
+        )
     return message
 
 
@@ -88,35 +121,11 @@ def recipients_of(alert: Alert, settings: EmailSink) -> list[str]:
     return list(dict.fromkeys([*settings.recipients, *own]))
 
 
-def advice(alert: Alert) -> list[str]:
-    """What to do about it, most urgent first."""
-    if alert.transition == "closed":
-        return ["Nothing: this message only ends the story."]
-    where = f" --workspace {alert.workspace_id}" if alert.workspace_id else ""
-    look = f"See who spent it: meterhouse usage --group-by key{where} --last 7d"
-    if alert.kind == "budget":
-        return [look, "Raise the budget or the plan, or slow down whoever spends it."]
-    first = {
-        "key": "If you do not know what this key is doing, revoke it now: it may have leaked.",
-        "member": "Ask the member: a playground session may have been left running.",
-        "model": "Find out who has moved to this model, and whether they meant to.",
-        "workspace": "Look for a new job, a retry loop, or many keys growing at once.",
-    }[alert.scope]
-    if alert.scope == "key":
-        look = f"See what it was spent on: meterhouse usage --group-by model{where} --last 7d"
-    return [first, look, f"If it was planned, say so: meterhouse alerts expected {alert.alert_id}"]
-
-
 def _connect(settings: EmailSink) -> smtplib.SMTP:
     """A session: greeted, encrypted where the server can, logged in where asked to."""
     host, port = settings.smtp_host, settings.smtp_port
-    # A relay on this machine has a self-made certificate as a rule, and no wire to listen on.
-    context = ssl.create_default_context()
-    if _is_local(host):
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
     session = (
-        smtplib.SMTP_SSL(host, port, timeout=TIMEOUT_SECONDS, context=context)
+        smtplib.SMTP_SSL(host, port, timeout=TIMEOUT_SECONDS, context=_context(host))
         if port == 465
         else smtplib.SMTP(host, port, timeout=TIMEOUT_SECONDS)
     )
@@ -124,9 +133,11 @@ def _connect(settings: EmailSink) -> smtplib.SMTP:
         session.ehlo()
         is_private = port == 465 or _is_local(host)
         if port != 465 and session.has_extn("starttls"):
-            session.starttls(context=context)
+            session.starttls(context=_context(host))
             session.ehlo()
             is_private = True
+        if settings.tls == "required" and not is_private:
+            raise smtplib.SMTPException("it offers no encryption, and [alerts.email] requires it")
         if settings.username and settings.password:
             if not is_private:
                 raise smtplib.SMTPException("it offers no encryption, so no password was sent")
@@ -135,6 +146,17 @@ def _connect(settings: EmailSink) -> smtplib.SMTP:
         session.close()
         raise
     return session
+
+
+def _context(host: str) -> ssl.SSLContext:
+    """Whom to trust: a relay on this machine has a self-made certificate as a rule, and no wire to
+    listen on.
+    """
+    context = ssl.create_default_context()
+    if _is_local(host):
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def _hand_over(
@@ -159,8 +181,8 @@ def _hand_over(
         code, said = session.docmd("DATA")
         if code != 354:
             return _answer(code, f"the message was refused: {code} {_decoded(said)}")
-        is_sent = True
         session.send(re.sub(rb"(?m)^\.", b"..", message.as_bytes()) + b".\r\n")
+        is_sent = True  # where it broke off before the last byte, there was no message yet
         code, said = session.getreply()
         if code >= 300:
             return _answer(code, f"the message was refused: {code} {_decoded(said)}")

@@ -5,8 +5,12 @@ is lost, and nothing is sent twice unless the first answer was never seen, and t
 so. A line goes into the journal `raw.deliveries` before each attempt and another after it; a line
 without its second is an attempt whose end nobody knows.
 
+A storm is told as a digest: a workspace's first few messages of an hour come by themselves, then
+one more tells all the rest, and what comes after it waits for the next hour. Each alert in a digest
+has its own two lines, so that all of the above holds for it as for a message of its own.
+
 What a person said of an alert counts: of what was expected nothing more is told, of what is snoozed
-nothing until the snooze ends.
+nothing until the snooze ends, of what was acknowledged only what came after.
 
 What is told must be public first: call this after publishing. A sink's failure never unpublishes
 anything; it is written down, said aloud, and tried again next night.
@@ -15,7 +19,7 @@ anything; it is written down, said aloud, and tried again next night.
 import inspect
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from types import ModuleType
@@ -24,7 +28,8 @@ from typing import Any, Protocol
 import pyarrow.parquet as pq
 import tenacity
 
-from exports.alerts import Alert, Answer, Transition
+from exports.alerts import Alert, Answer, Transition, step_of
+from exports.alerts.evidence import Details, details_of
 from pipelines.calendar import DAY, Clock, utc_now
 from pipelines.settings import Settings, SettingsError
 from pipelines.store import RawTable, Store
@@ -32,9 +37,13 @@ from pipelines.store import RawTable, Store
 TOLD_WITHIN = timedelta(hours=48)  # contract, "The clock"
 RETRIED_FOR = timedelta(days=7)  # after a week of failing nights a person must look
 TRIES_A_NIGHT = 3
+LONGEST_WAIT = 60.0  # seconds; a sink that asks for more is left alone for the night
 LONGEST_DETAIL = 500
+BY_THEMSELVES = 3  # messages an hour to a workspace, before the rest of the hour is one digest
+STORM = timedelta(hours=1)  # faults.md, row 17; by the nights' clock
 
 INTENDED = "intended"
+HELD = "held"
 RECEIVED = {"sent", "sent_in_part"}
 DROPPED = {"not_sent_too_old", "not_sent_never_opened", "gave_up"}
 
@@ -44,23 +53,26 @@ TABLES = {
         {
             "alert_id": ("varchar", "as in marts.budget_alerts"),
             "sink": ("varchar", "the file in exports/alerts/"),
-            "transition": ("varchar", "opened, escalated or closed"),
+            "transition": ("varchar", "opened, escalated, escalated_2 …, or closed"),
             "attempted_at": ("timestamp", "wall clock, UTC; the two lines of an attempt share it"),
             "outcome": ("varchar", "intended, then what became of it"),
             "detail": ("varchar", "what the sink said"),
+            "digest_id": ("varchar", "the digest that told it; null: a message of its own"),
         },
     )
 }
 
 Send = Callable[[Alert], Answer]
-Place = tuple[str, str, Transition]  # alert_id, sink, transition
+Place = tuple[str, str, str]  # alert_id, sink, transition as the journal names it
 Line = dict[str, Any]
 
 
 class Journal(Protocol):
-    """What is needed of `store.journal(…)`: an appended line is durable when `append` returns."""
+    """What is needed of `store.journal(…)`: lines are durable, all or none, when `append`
+    returns.
+    """
 
-    def append(self, entry: Mapping[str, Any]) -> None: ...
+    def append(self, *entries: Mapping[str, Any]) -> None: ...
 
     def entries(self) -> list[dict[str, Any]]: ...
 
@@ -72,18 +84,26 @@ class Report:
     sent: list[tuple[Place, str]] = field(default_factory=list)
     repeated: list[tuple[Place, str]] = field(default_factory=list)
     too_old: list[tuple[Place, str]] = field(default_factory=list)
+    held: list[tuple[Place, str]] = field(default_factory=list)
     troubled: list[tuple[Place, str]] = field(default_factory=list)
+    digests: list[tuple[Place, str]] = field(default_factory=list)
 
     def sentences(self) -> Iterator[tuple[str, bool]]:
         """What a person should read of it, each with whether it is a failure."""
         for sink in sorted({place[1] for place, _ in self.sent}):
             count = sum(place[1] == sink for place, _ in self.sent)
-            yield f"{sink}: told {_count(count, 'message')}.", False
+            digests = len({said for place, said in self.digests if place[1] == sink})
+            inside = sum(place[1] == sink for place, _ in self.digests)
+            much = f", {inside:,} of them in {_count(digests, 'digest')}" if digests else ""
+            yield f"{sink}: told {_count(count, 'message')}{much}.", False
         if self.repeated:
             yield f"{_count(len(self.repeated), 'message')} may repeat an earlier one.", False
         if self.too_old:
             alerts = len({place[0] for place, _ in self.too_old})
             yield f"{_count(alerts, 'alert')} of past days written down, not sent.", False
+        for sink in sorted({place[1] for place, _ in self.held}):
+            held = [said for place, said in self.held if place[1] == sink]
+            yield f"{sink}: {_count(len(held), 'message')} held back ({held[0]}).", False
         for sink in sorted({place[1] for place, _ in self.troubled}):
             troubles = {place: said for place, said in self.troubled if place[1] == sink}
             yield (
@@ -93,14 +113,27 @@ class Report:
                 True,
             )
 
+    def states(self) -> dict[str, dict[str, int | str]]:
+        """How each sink that had anything to do stands after the night."""
+        kinds = ("sent", "repeated", "too_old", "held", "troubled")
+        found: dict[str, dict[str, int | str]] = {}
+        for kind in kinds:
+            for place, said in getattr(self, kind):
+                state = found.setdefault(place[1], {**dict.fromkeys(kinds, 0), "last_answer": ""})
+                state[kind] = int(state[kind]) + 1
+                if kind in ("sent", "troubled"):
+                    state["last_answer"] = said
+        return found
+
 
 def deliver(
     store: Store, settings: Settings, clock: Clock, modules: Mapping[str, ModuleType]
-) -> Iterator[tuple[str, bool]]:
-    """Tells the sinks what is published; yields sentences, each with whether it is a failure."""
+) -> Report:
+    """Tells the sinks what is published."""
     sinks = arm(modules, settings.alerts.sinks)
     journal = store.journal("raw.deliveries")
-    yield from tell(published_alerts(store), sinks, journal, clock.as_of).sentences()
+    rows = published_alerts(store)
+    return tell(rows, sinks, journal, clock.as_of, details=details_of(store, clock.as_of))
 
 
 def published_alerts(store: Store) -> list[dict[str, Any]]:
@@ -135,17 +168,36 @@ def tell(
     journal: Journal,
     as_of: datetime,
     sleep: Callable[[float], None] = time.sleep,
+    details: Details = lambda _: {},
 ) -> Report:
     """Tells `sinks` what they do not yet know of `rows` (marts.budget_alerts), oldest first.
 
-    What ended 48 hours or more before `as_of` is written down as not sent. Raises nothing that a
-    sink does: that is in the report, and in the journal.
+    What ended 48 hours or more before `as_of` is written down as not sent. `details` gives what is
+    to be told of an alert besides its row. Raises nothing that a sink does: that is in the report,
+    and in the journal.
     """
     evening = _Evening(sinks, journal, as_of, sleep)
-    for row in sorted(rows, key=lambda row: (row["opened_at"], row["alert_id"])):
-        for sink in sinks:
-            evening.tell(row, sink)
+    ordered = sorted(rows, key=lambda row: (row["opened_at"], row["alert_id"]))
+    batches = [batch for sink in sinks for batch in evening.plan(ordered, sink)]
+    singles = {batch[0].row["alert_id"]: batch[0].row for batch in batches if len(batch) == 1}
+    evening.details = details(list(singles.values())) if singles else {}
+    for batch in batches:
+        evening.tell(batch)
+    evening.write_down()
     return evening.report
+
+
+@dataclass(frozen=True)
+class _Due:
+    """A transition that a sink is to be told. `digest_id`: set on what takes the hour's digest."""
+
+    row: Mapping[str, Any]
+    place: Place
+    transition: Transition
+    digest_id: str | None = None
+
+
+Batch = list[_Due]  # told in one message
 
 
 class _Evening:
@@ -162,138 +214,258 @@ class _Evening:
         self.journal = journal
         self.as_of = as_of
         self.sleep = sleep
+        self.details: Mapping[str, Mapping[str, Any]] = {}
         self.report = Report()
         self.down: dict[str, str] = {}
+        self.untold: dict[tuple[str, str], str] = {}  # (alert_id, sink) that failed tonight → why
+        self.unwritten: list[Line] = []  # lines that no send waits for
         self.past: dict[Place, dict[datetime, Line]] = defaultdict(dict)
+        self.steps: dict[tuple[str, str], set[str]] = defaultdict(set)  # of an alert, on a sink
         for line in journal.entries():
             self._remember((line["alert_id"], line["sink"], line["transition"]), line)
 
-    def tell(self, row: Mapping[str, Any], sink: str) -> None:
-        """All that is due of one alert on one sink, in order; nothing is told past a failure."""
-        trouble = ""
-        for transition, ended_at in _due(row, self.as_of):
-            place: Place = (row["alert_id"], sink, transition)
+    # ---- what there is to tell --------------------------------------------------------------
+
+    def plan(self, rows: Sequence[Mapping[str, Any]], sink: str) -> Iterator[Batch]:
+        """What a sink is to be told, message by message; what it is not told is written down.
+
+        A group is what may share a digest: a workspace's alerts, but that a budget's own recipients
+        are told of nothing else.
+        """
+        groups: dict[tuple[str | None, str | None], Batch] = defaultdict(list)
+        recent: dict[tuple[str | None, str | None], set[tuple[str, bool]]] = defaultdict(set)
+        for row in rows:
+            group = (row.get("workspace_id"), row.get("recipients"))
+            recent[group] |= self._recent(row["alert_id"], sink)
+            groups[group] += self._due(row, sink)
+        for group, due in groups.items():
+            if due:
+                yield from self._batches(due, recent[group])
+
+    def _due(self, row: Mapping[str, Any], sink: str) -> Batch:
+        """All that is due of one alert on one sink, in order."""
+        found: Batch = []
+        for transition, ended_at in _transitions(row, self.as_of):
+            place: Place = (row["alert_id"], sink, step_of(transition, row.get("level") or 0))
             attempts = list(self.past[place].values())
-            trouble = trouble or self.down.get(sink, "")
             if any(line["outcome"] in RECEIVED | DROPPED for line in attempts):
                 continue
             if not attempts and self.as_of - ended_at >= TOLD_WITHIN:
                 said = f"ended {ended_at:%Y-%m-%d %H:%M} UTC"
                 self._settle(place, "not_sent_too_old", said)
                 self.report.too_old.append((place, said))
-            elif not attempts and transition == "closed" and not self._may_know(row, sink):
+            elif (
+                not attempts
+                and transition == "closed"
+                and not found
+                and not self._may_know(row, sink)
+            ):
                 self._settle(place, "not_sent_never_opened", "its opening was not sent either")
             elif attempts and self.as_of - _instant(attempts[0]["as_of"]) >= RETRIED_FOR:
                 said = f"given up after {RETRIED_FOR.days} days"
                 self._settle(place, "gave_up", said)
                 self.report.troubled.append((place, said))
-            elif trouble:
-                # still written down: what was once due stays due, however old it becomes
-                self._settle(place, "failed", f"not tried: {trouble}")
-                self.report.troubled.append((place, trouble))
             else:
-                trouble = self._send(row, place)
+                found.append(_Due(row, place, transition))
+        return found
 
-    def _send(self, row: Mapping[str, Any], place: Place) -> str:
+    def _batches(self, due: Batch, recent: set[tuple[str, bool]]) -> Iterator[Batch]:
+        """A group's messages: a few by themselves, or one for all, or none before the hour ends."""
+        if len(recent) + len(due) <= BY_THEMSELVES:
+            yield from ([one] for one in due)
+        elif any(is_digest for _, is_digest in recent):
+            said = "an hour has one digest; they are in the next"
+            for one in due:
+                if not any(line["outcome"] == HELD for line in self.past[one.place].values()):
+                    self._settle(one.place, HELD, said)
+                self.report.held.append((one.place, said))
+        else:
+            digest_id = self._alert(due).alert_id
+            yield [replace(one, digest_id=digest_id) for one in due]
+
+    def _recent(self, alert_id: str, sink: str) -> set[tuple[str, bool]]:
+        """The messages of the last hour that told this alert, each with whether it was a digest;
+        what is still due takes its place again.
+        """
+        return {
+            (line.get("digest_id") or f"{alert_id} {step}", bool(line.get("digest_id")))
+            for step in self.steps[alert_id, sink]
+            for line in self.past[alert_id, sink, step].values()
+            if line["outcome"] in RECEIVED and abs(self.as_of - _instant(line["as_of"])) < STORM
+        }
+
+    def _may_know(self, row: Mapping[str, Any], sink: str) -> bool:
+        """Whether the sink has heard, or may have heard, of the alert."""
+        return any(
+            line["outcome"] in RECEIVED | {INTENDED, "unknown"}
+            for step in self.steps[row["alert_id"], sink]
+            for line in self.past[row["alert_id"], sink, step].values()
+        )
+
+    # ---- telling ----------------------------------------------------------------------------
+
+    def tell(self, batch: Batch) -> None:
+        """One message, if nothing stands in its way; of an alert nothing is told past a failure."""
+        sink = batch[0].place[1]
+        ways = {self.untold.get((one.place[0], sink), "") for one in batch} - {""}
+        trouble = self.down.get(sink, "") or (ways.pop() if len(batch) == 1 and ways else "")
+        if trouble:
+            # still written down: what was once due stays due, however old it becomes
+            for one in batch:
+                self._settle(one.place, "failed", f"not tried: {trouble}")
+                self.report.troubled.append((one.place, trouble))
+            return
+        trouble = self._send(batch)
+        if trouble:
+            self.untold |= {(one.place[0], sink): trouble for one in batch}
+
+    def _send(self, batch: Batch) -> str:
         """Up to three attempts; returns why it could not be told, or nothing."""
-        _, sink, transition = place
-        lines = self.past[place].values()
-        is_doubtful = any(line["outcome"] in {INTENDED, "unknown"} for line in lines)
-        alert = Alert.of(row, transition, may_repeat=is_doubtful)
+        sink = batch[0].place[1]
+        doubtful = {
+            one.place
+            for one in batch
+            if any(x["outcome"] in {INTENDED, "unknown"} for x in self.past[one.place].values())
+        }
 
-        def attempt() -> tuple[Answer, Alert]:
-            nonlocal alert
-            tried = alert
-            answer = self._attempt(tried, place)
+        def attempt() -> tuple[Answer, set[Place]]:
+            nonlocal doubtful
+            flagged = doubtful
+            answer = self._attempt(batch, flagged)
             if answer.outcome == "unknown":
-                alert = replace(alert, may_repeat=True)
-            return answer, tried
+                doubtful = {one.place for one in batch}
+            return answer, flagged
 
-        def deserves_another(result: tuple[Answer, Alert]) -> bool:
-            answer, tried = result
+        def deserves_another(result: tuple[Answer, set[Place]]) -> bool:
+            answer, flagged = result
+            if (answer.retry_after or 0) > LONGEST_WAIT:
+                return False
             # an unseen answer earns one flagged repetition, not a row of them
             return answer.outcome == "failed" or (
-                answer.outcome == "unknown" and not tried.may_repeat
+                answer.outcome == "unknown" and len(flagged) < len(batch)
             )
 
-        answer, tried = tenacity.Retrying(
+        answer, flagged = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(TRIES_A_NIGHT),
-            wait=tenacity.wait_exponential(multiplier=1, max=10),
+            wait=_wait,
             retry=tenacity.retry_if_result(deserves_another),
             retry_error_callback=_last_result,
             sleep=self.sleep,
         )(attempt)
-        if answer.outcome in RECEIVED:
-            self.report.sent.append((place, answer.detail))
-            if tried.may_repeat:
-                self.report.repeated.append((place, answer.detail))
-        if answer.outcome != "sent":
-            self.report.troubled.append((place, answer.detail))
-        if answer.is_down:
+        for one in batch:
+            if answer.outcome in RECEIVED:
+                self.report.sent.append((one.place, answer.detail))
+                if len(batch) > 1:
+                    self.report.digests.append((one.place, str(one.digest_id)))
+                if one.place in flagged:
+                    self.report.repeated.append((one.place, answer.detail))
+            if answer.outcome != "sent":
+                self.report.troubled.append((one.place, answer.detail))
+        if answer.is_down or (answer.retry_after or 0) > LONGEST_WAIT:
             self.down[sink] = answer.detail
         return "" if answer.outcome in RECEIVED else answer.detail
 
-    def _attempt(self, alert: Alert, place: Place) -> Answer:
-        """One intent, one send, one answer."""
-        intent = self._line(place, INTENDED, "as a possible repetition" if alert.may_repeat else "")
-        self._write(place, intent)
+    def _attempt(self, batch: Batch, doubtful: set[Place]) -> Answer:
+        """The intents, one send, the answers."""
+        alert = self._alert(batch, doubtful)
+        at = utc_now()
+        intents = [
+            self._line(one, INTENDED, "as a possible repetition" if one.place in doubtful else "")
+            | {"attempted_at": at}
+            for one in batch
+        ]
+        self._write(intents)
         try:
-            answer = self.sinks[place[1]](alert)
+            answer = self.sinks[batch[0].place[1]](alert)
         except Exception as error:  # noqa: BLE001  (whatever a sink may raise, the night goes on)
             answer = Answer("failed", f"{type(error).__name__}: {error}")
         answer = replace(answer, detail=answer.detail[:LONGEST_DETAIL])
-        self._write(place, intent | {"outcome": answer.outcome, "detail": answer.detail})
+        told = {"outcome": answer.outcome, "detail": answer.detail}
+        self._write([intent | told for intent in intents])
         return answer
+
+    def _alert(self, batch: Batch, doubtful: Set[Place] = frozenset()) -> Alert:
+        """What the sink is given: the alert, or a digest of all."""
+        alerts = [
+            Alert.of(
+                one.row,
+                one.transition,
+                may_repeat=one.place in doubtful,
+                **(self.details.get(one.place[0], {}) if len(batch) == 1 else {}),
+            )
+            for one in batch
+        ]
+        return alerts[0] if len(alerts) == 1 else Alert.digest(alerts)
+
+    # ---- the journal ------------------------------------------------------------------------
+
+    def write_down(self) -> None:
+        """The lines that no send waits for, at once: each would be found again by the next night
+        if this one died before.
+        """
+        lines, self.unwritten = self.unwritten, []
+        if lines:
+            self.journal.append(*lines)
 
     def _settle(self, place: Place, outcome: str, detail: str) -> None:
         """Writes down what is not tried (tonight)."""
-        self._write(place, self._line(place, outcome, detail))
+        one = _Due({}, place, "opened")
+        line = self._line(one, outcome, detail)
+        self.unwritten.append(line)
+        self._remember(place, line)
 
-    def _line(self, place: Place, outcome: str, detail: str) -> Line:
-        alert_id, sink, transition = place
+    def _line(self, one: _Due, outcome: str, detail: str) -> Line:
+        alert_id, sink, step = one.place
         return {
             "alert_id": alert_id,
             "sink": sink,
-            "transition": transition,
+            "transition": step,
             "attempted_at": utc_now(),
             "outcome": outcome,
             "detail": detail,
+            "digest_id": one.digest_id,
             "as_of": self.as_of,
         }
 
-    def _write(self, place: Place, line: Line) -> None:
-        self.journal.append(line)
-        self._remember(place, line)
+    def _write(self, lines: Sequence[Line]) -> None:
+        settled, self.unwritten = self.unwritten, []
+        self.journal.append(*settled, *lines)
+        for line in lines:
+            self._remember((line["alert_id"], line["sink"], line["transition"]), line)
 
     def _remember(self, place: Place, line: Line) -> None:
         """The answer, written later, takes the place of the intent."""
         self.past[place][_instant(line["attempted_at"])] = line
-
-    def _may_know(self, row: Mapping[str, Any], sink: str) -> bool:
-        """Whether the sink has heard of the alert, or is still to hear of it."""
-        earlier: tuple[Transition, Transition] = ("opened", "escalated")
-        return any(
-            line["outcome"] not in DROPPED
-            for transition in earlier
-            for line in self.past[row["alert_id"], sink, transition].values()
-        )
+        self.steps[place[0], place[1]].add(place[2])
 
 
-def _due(row: Mapping[str, Any], as_of: datetime) -> Iterator[tuple[Transition, datetime]]:
+def _transitions(row: Mapping[str, Any], as_of: datetime) -> Iterator[tuple[Transition, datetime]]:
     """What is to be told of an alert by now, and when what it speaks of ended."""
     resumes_at = row["snoozed_until"] or datetime.min
-    if row["decision"] == "expected" or as_of < resumes_at:
+    if row["decision"] == "expected" or as_of < resumes_at or row.get("told_by_alert_id"):
         return
+    # of what was acknowledged only what nobody knew by then is news
+    known_date = row.get("said_of_date") if row["decision"] == "acknowledged" else None
     # what a snooze held back becomes news when it ends, however old it is by then
     opened_at = datetime.combine(row["usage_date"] + DAY, datetime.min.time())
-    yield "opened", max(opened_at, resumes_at)
+    if known_date is None:
+        yield "opened", max(opened_at, resumes_at)
     # … but for an escalation that is over by then
     is_over = row["decision"] == "snoozed" and row["closed_at"] is not None
-    if row["escalated_at"] is not None and not is_over:
+    is_known = known_date is not None and row.get("escalated_date") is not None
+    is_known = is_known and row["escalated_date"] <= known_date
+    if row["escalated_at"] is not None and not is_over and not is_known:
         yield "escalated", max(row["escalated_at"], resumes_at)
     # that a budget's cycle is over is the calendar's doing, and no news
-    if row["closed_at"] is not None and row["kind"] != "budget":
+    if row["closed_at"] is not None and row["kind"] not in ("budget", "exhaustion"):
         yield "closed", max(row["closed_at"], resumes_at)
+
+
+def _wait(state: tenacity.RetryCallState) -> float:
+    """Seconds before the next attempt: 1, 2, …, or as long as the sink asked for."""
+    assert state.outcome is not None
+    answer: Answer = state.outcome.result()[0]
+    return max(float(2 ** (state.attempt_number - 1)), answer.retry_after or 0.0)
 
 
 def _takes_settings(module: ModuleType) -> bool:
@@ -315,9 +487,9 @@ def _instant(value: datetime | str) -> datetime:
     return value if isinstance(value, datetime) else datetime.fromisoformat(value)
 
 
-def _last_result(state: tenacity.RetryCallState) -> tuple[Answer, Alert]:
+def _last_result(state: tenacity.RetryCallState) -> tuple[Answer, set[Place]]:
     assert state.outcome is not None
-    result: tuple[Answer, Alert] = state.outcome.result()
+    result: tuple[Answer, set[Place]] = state.outcome.result()
     return result
 
 

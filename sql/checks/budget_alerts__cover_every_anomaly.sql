@@ -1,4 +1,5 @@
--- Every day out of range is told by exactly one alert: its own, or a narrower one that explains it.
+-- Every day out of range is told by exactly one alert: its own, or a narrower one that explains it;
+-- but for what somebody called expected.
 --
 -- Out of range by its credits, as spend_ranges says, or by what a request costs, as spend_anomalies
 -- says of days whose credits are within their range.
@@ -14,36 +15,37 @@ with out_of_range as (
         and usage_date <= $today
 ),
 
-explained as (
-    -- an explanation may itself be explained: a workspace by its model, the model by its key
+fates as (
     select
         out_of_range.*,
-        explained_by_scope is not null as is_explained,
+        told_as,
+        first_date,
+        coalesce(told_by_scope, out_of_range.scope) as told_by_scope,
+        coalesce(told_by_subject_id, out_of_range.subject_id) as told_by_subject_id,
     from out_of_range
-    left join marts.spend_anomalies as anomaly
-        on anomaly.usage_date = out_of_range.usage_date
-        and anomaly.workspace_id is not distinct from out_of_range.workspace_id
-        and anomaly.scope = out_of_range.scope
-        and anomaly.subject_id = out_of_range.subject_id
+    left join marts.alert_days as fate
+        on fate.usage_date = out_of_range.usage_date
+        and fate.workspace_id is not distinct from out_of_range.workspace_id
+        and fate.scope = out_of_range.scope
+        and fate.subject_id = out_of_range.subject_id
 ),
 
 told as (
     select
-        explained.usage_date,
-        explained.workspace_id,
-        explained.scope,
-        explained.subject_id,
-        is_explained,
-        count(*) filter (
-            alert.scope = explained.scope
-            and alert.subject_id = explained.subject_id
-        ) as own_count,
-        count(alert.alert_id) as any_count,
-    from explained
+        fates.usage_date,
+        fates.workspace_id,
+        fates.scope,
+        fates.subject_id,
+        told_as,
+        count(alert.alert_id) as told_count,
+    from fates
     left join marts.budget_alerts as alert
-        on alert.workspace_id is not distinct from explained.workspace_id
-        and explained.usage_date between alert.usage_date and alert.last_date
-        and alert.kind != 'budget'
+        on alert.workspace_id is not distinct from fates.workspace_id
+        and alert.scope = told_by_scope
+        and alert.subject_id = told_by_subject_id
+        and alert.usage_date = first_date
+        and fates.usage_date <= alert.last_date
+        and alert.kind not in ('budget', 'exhaustion')
     group by 1, 2, 3, 4, 5
 )
 
@@ -52,10 +54,10 @@ select
     'marts.budget_alerts' as table_name,
     'every day out of range is told by one alert' as claim,
     '1' as expected,
-    cast(if(is_explained, any_count, own_count) as varchar) as found,
+    cast(told_count as varchar) as found,
     workspace_id,
     scope,
     subject_id,
 from told
-where (not is_explained and own_count != 1)
-    or (is_explained and any_count = 0)
+where told_count != 1
+    and told_as is distinct from 'expected'

@@ -1,37 +1,61 @@
 -- An incident: the days on which a subject was out of range, as long as they lie close together.
 --
--- Days at most three days apart are one episode: an incident is told once, not every morning.
--- What narrower anomalies explain, and days after the night's date, are left out.
+-- It escalates on the first day with twice the credits of the day on which it opened, and again on
+-- the first with twice those of the day that escalated last. Once somebody has acknowledged it, it
+-- takes twice the biggest day that was known then.
 --
 -- grain: first_date, workspace_id?, scope, subject_id
-with anomalies as (
+with recursive days as (
     select
         *,
-        lag(usage_date) over (
-            partition by workspace_id, scope, subject_id
-            order by usage_date
-        ) as previous_date,
-    from marts.spend_anomalies
-    where explained_by_scope is null
-        and usage_date <= $today
+        dense_rank() over (order by workspace_id, scope, subject_id, first_date) as episode,
+    from marts.alert_days
+    where told_as = 'alert'
 ),
 
-numbered as (
-    select
-        *,
-        max(case when previous_date is null or usage_date - previous_date > 3 then usage_date end)
-            over (partition by workspace_id, scope, subject_id order by usage_date) as first_date,
-    from anomalies
+acknowledged as (
+    select episode, said_of_date, said_of_credits
+    from days
+    join staging.alert_decisions as decision
+        on decision.usage_date = first_date
+        and decision.workspace_id is not distinct from days.workspace_id
+        and decision.scope = days.scope
+        and decision.subject_id = days.subject_id
+    where days.usage_date = first_date
+        and decision = 'acknowledged'
 ),
 
-compared as (
+candidates as (
     select
-        *,
-        first_value(credits) over (
-            partition by workspace_id, scope, subject_id, first_date
-            order by usage_date
-        ) as first_credits,
-    from numbered
+        days.episode,
+        days.usage_date,
+        days.credits,
+        if(usage_date > said_of_date, 2 * said_of_credits, 0) as least_credits,
+    from days
+    left join acknowledged using (episode)
+),
+
+doublings as (
+    select episode, usage_date, credits, 0 as level
+    from days
+    where usage_date = first_date
+    union all
+    select episode, candidates.usage_date, candidates.credits, level + 1
+    from doublings
+    join candidates using (episode)
+    where candidates.usage_date > doublings.usage_date
+        and candidates.credits >= 2 * doublings.credits
+        and candidates.credits >= coalesce(least_credits, 0)
+    qualify row_number() over (partition by episode order by candidates.usage_date) = 1
+),
+
+last_doublings as (
+    select
+        episode,
+        max(level) as level,
+        max(usage_date) filter (level > 0) as escalated_date,
+    from doublings
+    group by 1
 )
 
 select
@@ -42,7 +66,8 @@ select
     max(usage_date) as last_date,            -- the last day out of range so far
     count(*) as anomaly_day_count,           -- days out of range
     max(credits) as highest_credits,         -- of one day
-    min(usage_date) filter (usage_date > first_date and credits >= 2 * first_credits)
-        as escalated_date,  -- the first day with twice the credits of the first; or null
-from compared
+    cast(any_value(level) as bigint) as level,      -- how often it has doubled; 0: not yet
+    any_value(escalated_date) as escalated_date,    -- the day on which it last did; or null
+from days
+join last_doublings using (episode)
 group by 1, 2, 3, 4

@@ -1,9 +1,11 @@
 -- An alert: spend out of its normal range, or a budget reached, told from the day it opened.
 --
 -- An anomaly's alert is open while its last day out of range is at most three days before the
--- night's date, escalates when a later day reaches twice the credits of the first, and closes after
--- three days within range. A budget's alert closes with its cycle. While it is not closed, what a
--- person said of it last is its state: acknowledged, expected, or snoozed until the snooze ends.
+-- night's date, escalates when a later day reaches twice the credits of the first, and again each
+-- time they double, and closes after three days within range. A budget's alert closes when the next
+-- higher budget of the same subject is reached, or with its cycle. While it is not closed, what a
+-- person said of it last is its state: acknowledged until it escalates beyond what was known then,
+-- expected, or snoozed until the snooze ends.
 -- All of it is a function of what was spent, of what was said and of the night's clock: nobody
 -- keeps an alert's state anywhere.
 --
@@ -14,6 +16,7 @@ with openings as (
         last_date,
         highest_credits,
         anomaly_day_count,
+        level,
         escalated_date,
         credits / nullif(request_count, 0) as credits_per_request,
     from marts.alert_episodes as episode
@@ -22,6 +25,49 @@ with openings as (
         and anomaly.workspace_id is not distinct from episode.workspace_id
         and anomaly.scope = episode.scope
         and anomaly.subject_id = episode.subject_id
+),
+
+lines as (
+    -- the last day of each wider subject that an alert explains
+    select *
+    from marts.alert_days
+    where told_as = 'line'
+    qualify row_number() over (
+        partition by
+            workspace_id, scope, subject_id, first_date, told_by_scope, told_by_subject_id
+        order by usage_date desc
+    ) = 1
+),
+
+wider_scopes as (
+    select
+        first_date,
+        days.workspace_id,
+        told_by_scope as scope,
+        told_by_subject_id as subject_id,
+        string_agg(
+            format(
+                '{} {}: {:,.2f} credits on {}, {}expected {:,.2f}',
+                upper(days.scope[1]) || days.scope[2:],
+                coalesce('"' || workspaces.name || '"', days.subject_id),
+                cast(anomaly.credits as double),
+                days.usage_date,
+                coalesce(format('{:,.1f} times the ', cast(ratio as double)), 'against '),
+                cast(expected as double)
+            ),
+            chr(10)
+            order by days.scope, days.subject_id
+        ) as also,
+    from lines as days
+    join marts.spend_anomalies as anomaly
+        on anomaly.usage_date = days.usage_date
+        and anomaly.workspace_id is not distinct from days.workspace_id
+        and anomaly.scope = days.scope
+        and anomaly.subject_id = days.subject_id
+    left join staging.workspaces as workspaces
+        on days.scope = 'workspace'
+        and workspaces.workspace_id = days.subject_id
+    group by 1, 2, 3, 4
 ),
 
 spend_alerts as (
@@ -45,8 +91,9 @@ spend_alerts as (
         upper_limit,
         ratio,
         highest_credits,
+        level,
+        escalated_date,
         coalesce(crossed_at, cast(usage_date + 1 as timestamp)) as opens_at,
-        cast(escalated_date + 1 as timestamp) as escalates_at,
         cast(last_date + 4 as timestamp) as closes_at,
         case
             when kind = 'drift' then format(
@@ -100,17 +147,55 @@ spend_alerts as (
                 cast(expected as double), cast(upper_limit as double)
             )
         end as what_happened,
+        also,
+        cast(null as decimal(38, 9)) as threshold_percent,
+        cast(null as decimal(38, 9)) as allowance_credits,
+        cast(null as date) as cycle_start_date,
+        cast(null as date) as cycle_end_date,
+        cast(null as varchar) as told_by_identity,
         cast(null as varchar) as recipients,
     from openings
     left join staging.keys as keys on keys.api_key_id = top_key_id
+    left join wider_scopes
+        on wider_scopes.first_date = usage_date
+        and wider_scopes.workspace_id is not distinct from openings.workspace_id
+        and wider_scopes.scope = openings.scope
+        and wider_scopes.subject_id = openings.subject_id
 ),
 
-budget_alerts as (
+crossings as (
     select
+        *,
         concat_ws(
             chr(31),
             'budget', workspace_id, scope, subject_id, cycle_start_date, budget_id
         ) as identity,
+        lead(usage_date) over of_cycle as next_date,
+    from marts.budget_crossings
+    where usage_date <= $today
+    window of_cycle as (
+        partition by workspace_id, scope, subject_id, cycle_start_date
+        order by usage_date, threshold_credits, budget_id
+    )
+),
+
+budgets as (
+    -- of several budgets of a subject that are reached on one day, the highest tells of them all
+    select
+        *,
+        last_value(identity) over of_day as told_by_identity,
+        string_agg(recipients, ', ') over of_day as all_recipients,
+    from crossings
+    window of_day as (
+        partition by workspace_id, scope, subject_id, cycle_start_date, usage_date
+        order by threshold_credits, budget_id
+        rows between unbounded preceding and unbounded following
+    )
+),
+
+budget_alerts as (
+    select
+        identity,
         workspace_id,
         'budget' as kind,
         scope,
@@ -122,9 +207,10 @@ budget_alerts as (
         threshold_credits as upper_limit,
         cast(null as decimal(38, 9)) as ratio,
         cycle_credits as highest_credits,
+        0 as level,
+        cast(null as date) as escalated_date,
         cast(usage_date + 1 as timestamp) as opens_at,
-        cast(null as timestamp) as escalates_at,
-        cast(cycle_end_date as timestamp) as closes_at,
+        cast(least(next_date + 1, cycle_end_date) as timestamp) as closes_at,
         case
             when threshold_percent is not null then format(
                 'budget {}: {}% of the allowance of {:,.2f} credits for the cycle from {} to {}',
@@ -141,9 +227,14 @@ budget_alerts as (
             cast(cycle_credits as double), cycle_start_date, cast(threshold_credits as double),
             usage_date
         ) as what_happened,
-        recipients,
-    from marts.budget_crossings
-    where usage_date <= $today
+        cast(null as varchar) as also,
+        threshold_percent,
+        allowance_credits,
+        cycle_start_date,
+        cycle_end_date,
+        nullif(told_by_identity, identity) as told_by_identity,
+        if(told_by_identity = identity, all_recipients, recipients) as recipients,
+    from budgets
 ),
 
 alerts as (
@@ -154,12 +245,27 @@ alerts as (
 
 dated as (
     select
-        * replace (if(closes_at < $as_of, closes_at, null) as closes_at),
+        * replace (
+            case
+                -- another budget has taken its place, perhaps on a day that is not over
+                when kind = 'budget' and closes_at < cycle_end_date then least(closes_at, $as_of)
+                when closes_at < $as_of then closes_at
+            end as closes_at
+        ),
         'alert_' || substr(sha256(identity), 1, 16) as alert_id,
+        'alert_' || substr(sha256(told_by_identity), 1, 16) as told_by_alert_id,
         least(opens_at, $as_of) as opened_at,
         -- (least() passes over nulls)
-        case when escalates_at is not null then least(escalates_at, $as_of) end as escalated_at,
+        case
+            when escalated_date is not null
+            then least(cast(escalated_date + 1 as timestamp), $as_of)
+        end as escalated_at,
     from alerts
+),
+
+decisions as (
+    select alert_id, decision, until, note, decided_at, decided_by, said_of_date
+    from staging.alert_decisions
 ),
 
 named as (
@@ -176,8 +282,9 @@ named as (
         note,
         decided_at,
         decided_by,
+        said_of_date,
     from dated
-    left join staging.alert_decisions using (alert_id)
+    left join decisions using (alert_id)
     left join staging.workspaces as workspaces on workspaces.workspace_id = dated.workspace_id
     left join staging.keys as keys on keys.api_key_id = dated.subject_id
     left join staging.members as members
@@ -195,7 +302,9 @@ select
     subject_name,                 -- null: the directory gives none
     case
         when closes_at is not null then 'closed'
-        when decision in ('acknowledged', 'expected') then decision
+        when decision = 'expected' then decision
+        when decision = 'acknowledged' and coalesce(escalated_date <= said_of_date, true)
+        then decision
         when decision = 'snoozed' and $as_of < until then decision
         when escalated_at is not null then 'escalated'
         else 'open'
@@ -208,7 +317,7 @@ select
     ratio,                        -- credits / expected; null when nothing was expected
     highest_credits,              -- of its biggest day so far; budget: as credits
     opened_at,                    -- end of the quarter that passed the limit, or of the day
-    escalated_at,                 -- end of the day with twice the credits; null: not escalated
+    escalated_at,                 -- end of the day that doubled last; null: not escalated
     closes_at as closed_at,       -- end of the third day within range, or of the cycle; null: open
     cause,                        -- what drove it
     upper(scope[1]) || scope[2:] || ' ' || coalesce('"' || subject_name || '"', subject_id)
@@ -223,5 +332,14 @@ select
     note,                         -- what the person added
     decided_at,                   -- wall clock
     decided_by,                   -- the user of the operating system
+    said_of_date,                 -- its last day out of range, as published when that was said
     recipients,                   -- a budget's own, told besides the settings'
+    level,                        -- how often it has doubled
+    escalated_date,               -- the day that doubled last; null: not escalated
+    also,                         -- the wider scopes that it lifted too, a line each; or null
+    threshold_percent,            -- of a budget that is a share of the allowance
+    allowance_credits,            -- of the plan, for one cycle; null but for a budget
+    cycle_start_date,             -- of a budget: the first day of its cycle
+    cycle_end_date,               -- the first day of the next
+    told_by_alert_id,             -- of a budget: the higher one that was reached the same day
 from named

@@ -10,8 +10,8 @@
 -- Several days in a row are one alert: that is what budget_alerts makes of these rows.
 --
 -- One incident shows in several scopes: a leaked key lifts its model and its workspace too. A row
--- is explained when rows of narrower scopes (key and member, then model, then workspace) account
--- for at least half of what it spent beyond the expected; only what is left unexplained alerts.
+-- is explained when a row of a narrower scope (key and member, then model, then workspace) accounts
+-- for at least 70 % of what it spent beyond the expected; only what is left unexplained alerts.
 --
 -- grain: usage_date, workspace_id?, scope, subject_id
 with gates as (
@@ -194,7 +194,7 @@ explanations as (
         arg_max(subject_id, (explained_credits, subject_id)) as explained_by_subject_id,
     from contributions
     group by anomaly, wide_excess_credits, scope
-    having sum(explained_credits) > 0 and 2 * sum(explained_credits) >= wide_excess_credits
+    having max(explained_credits) > 0 and 10 * max(explained_credits) >= 7 * wide_excess_credits
     qualify row_number() over (
         partition by anomaly
         order by sum(explained_credits) desc, explained_by_scope

@@ -8,10 +8,11 @@
 select
     alert_id,        -- as in marts.budget_alerts
     sink,            -- the file in exports/alerts/
-    transition,      -- opened, escalated or closed
+    transition,      -- opened, escalated, escalated_2 …, or closed
     attempted_at,    -- wall clock, UTC
     coalesce(max(outcome) filter (outcome != 'intended'), 'unknown')
-        as outcome,  -- sent, sent_in_part, failed, refused, unknown, gave_up or not_sent_…
-    max(detail) as detail,  -- what the sink said
+        as outcome,  -- sent, sent_in_part, failed, refused, unknown, held, gave_up or not_sent_…
+    max(detail) as detail,        -- what the sink said
+    max(digest_id) as digest_id,  -- the digest that told it; null: a message of its own
 from raw.deliveries
 group by 1, 2, 3, 4

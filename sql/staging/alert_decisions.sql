@@ -2,12 +2,18 @@
 --
 -- grain: alert_id
 select
-    alert_id,    -- as in marts.budget_alerts
-    decision,    -- acknowledged, snoozed or expected
-    until,       -- when a snooze ends; null for the others
-    note,        -- what the person added; or null
-    decided_at,  -- wall clock
-    decided_by,  -- the user of the operating system
+    alert_id,         -- as in marts.budget_alerts
+    decision,         -- acknowledged, snoozed or expected
+    until,            -- when a snooze ends; null for the others
+    note,             -- what the person added; or null
+    decided_at,       -- wall clock
+    decided_by,       -- the user of the operating system
+    workspace_id,     -- of the alert; null: the source names none
+    scope,            -- of the alert; null: an early decision, which remembers the alert's id only
+    subject_id,       -- of the alert
+    usage_date,       -- the day it opened
+    said_of_date,     -- its last day out of range, as published when this was said
+    said_of_credits,  -- its biggest day, as published when this was said
 from raw.decisions
 where alert_id is not null  -- an erasure speaks of a member
 qualify row_number() over (

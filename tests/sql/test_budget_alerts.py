@@ -62,7 +62,7 @@ def habit(range_row: Mapping[str, Any], **columns: object) -> Row:
 
 @pytest.fixture
 def tell(run_model: RunModel) -> Tell:
-    """`tell(ranges, usage, as_of=…)` gives the alerts: the four models, one after the other."""
+    """`tell(ranges, usage, as_of=…)` gives the alerts: the five models, one after the other."""
 
     def run(
         ranges: Sequence[Row],
@@ -88,13 +88,13 @@ def tell(run_model: RunModel) -> Tell:
                 },
                 day=day,
             )
-        episodes = run_model("marts.alert_episodes", {"marts.spend_anomalies": anomalies}, **clock)
-        return run_model(
-            "marts.budget_alerts",
-            {"marts.spend_anomalies": anomalies, "marts.alert_episodes": episodes}
-            | {f"staging.{name}": rows for name, rows in tables.items()},
-            **clock,
-        )
+        staged = {f"staging.{name}": rows for name, rows in tables.items()}
+        decided = {"staging.alert_decisions": tables.get("alert_decisions", ())}
+        known = {"marts.spend_anomalies": anomalies}
+        known["marts.alert_days"] = run_model("marts.alert_days", known | decided, **clock)
+        days = {"marts.alert_days": known["marts.alert_days"]}
+        known["marts.alert_episodes"] = run_model("marts.alert_episodes", days | decided, **clock)
+        return run_model("marts.budget_alerts", known | staged, **clock)
 
     return run
 
@@ -185,6 +185,28 @@ def test_twice_the_credits_of_the_first_day_escalate(tell: Tell) -> None:
     assert (alert["credits"], alert["highest_credits"]) == (Decimal(500), Decimal(1000))
 
 
+@pytest.mark.parametrize(
+    ("days", "level", "escalated"),
+    [
+        ((500, 999), 0, None),
+        ((500, 1000), 1, 1),
+        ((500, 1900, 2100), 1, 1),  # 2,100 is not twice what was told last
+        ((500, 1900, 3800), 2, 2),
+        ((500, 400, 1000, 900, 2000, 4000), 3, 5),
+    ],
+)
+def test_it_escalates_each_time_it_doubles_what_was_told_last(
+    tell: Tell, days: tuple[int, ...], level: int, escalated: int | None
+) -> None:
+    first = TODAY - DAY * (len(days) - 1)
+
+    [alert] = tell([over(first + DAY * number, credits) for number, credits in enumerate(days)])
+
+    on = None if escalated is None else first + DAY * escalated
+    assert (alert["level"], alert["escalated_date"]) == (level, on)
+    assert alert["state"] == ("escalated" if level else "open")
+
+
 def test_it_opens_when_the_running_total_passes_the_limit(tell: Tell) -> None:
     quarters = [
         usage(credits=150, quarter_at=datetime(2026, 11, 18, 2, 0)),
@@ -227,7 +249,10 @@ def tell_after(tell: Tell, run_model: RunModel) -> Tell:
 
     def run(lines: Rows, ranges: Rows, **options: Any) -> Row:
         [row] = tell(ranges, **options)
-        lines = [line | {"alert_id": row["alert_id"]} for line in lines]
+        seen = {name: row[name] for name in ("alert_id", "workspace_id", "scope", "subject_id")}
+        seen |= {"usage_date": row["usage_date"], "said_of_date": row["last_date"]}
+        seen |= {"said_of_credits": row["highest_credits"]}
+        lines = [seen | line for line in lines]
         decisions = run_model("staging.alert_decisions", {"raw.decisions": lines})
         [row] = tell(ranges, alert_decisions=decisions, **options)
         return row
@@ -268,6 +293,81 @@ def test_the_newest_word_counts(tell_after: Tell) -> None:
     assert (row["state"], row["decision"], row["note"]) == ("expected", "expected", None)
 
 
+def known(day: date, credits: object, decision: str = "expected", **columns: object) -> Row:
+    """What was said of the alert of key_1 that opened on a day, when its biggest day was so."""
+    return {
+        "alert_id": "alert_of_that_day",
+        "decision": decision,
+        "workspace_id": "ws_1",
+        "scope": "key",
+        "subject_id": "key_1",
+        "usage_date": day,
+        "said_of_date": day,
+        "said_of_credits": Decimal(str(credits)),
+    } | columns
+
+
+@pytest.mark.parametrize(("later", "count"), [(500, 0), (999, 0), (1000, 1), (5000, 1)])
+def test_the_level_that_was_called_expected_is_not_told_again_but_twice_as_much_is(
+    tell: Tell, later: int, count: int
+) -> None:
+    first = TODAY - DAY * 20
+    ranges = [over(first, 500), over(TODAY, later)]
+
+    alerts = tell(ranges, alert_decisions=[known(first, 500)])
+
+    assert sorted(row["usage_date"] for row in alerts) == [first, TODAY][: 1 + count]
+
+
+def test_twice_what_was_expected_is_a_new_alert_however_soon_it_comes(tell: Tell) -> None:
+    first = TODAY - DAY * 2
+    ranges = [over(first, 500), over(first + DAY, 700), over(TODAY, 1100)]
+
+    before = tell(ranges)
+    after = tell(ranges, alert_decisions=[known(first, 500)])
+
+    assert [(row["usage_date"], row["last_date"]) for row in before] == [(first, TODAY)]
+    assert sorted((row["usage_date"], row["last_date"]) for row in after) == [
+        (first, first),
+        (TODAY, TODAY),
+    ]
+
+
+@pytest.mark.parametrize(
+    "other", [{"subject_id": "key_2"}, {"workspace_id": "ws_2"}, {"said_of_credits": None}]
+)
+def test_what_is_expected_of_one_subject_says_nothing_of_another(tell: Tell, other: Row) -> None:
+    first = TODAY - DAY * 20
+    word = known(first, 500) | other
+
+    assert len(tell([over(first), over()], alert_decisions=[word])) == 2
+
+
+def test_what_is_expected_of_a_key_is_not_told_of_its_workspace_instead(tell: Tell) -> None:
+    first = TODAY - DAY * 20
+    workspace = over(scope="workspace", subject_id="ws_1", credits=1400, expected=Decimal(1000))
+    ranges = [over(first), over(), workspace]
+
+    alerts = tell(ranges, [usage()], alert_decisions=[known(first, 500)])
+
+    assert [row["usage_date"] for row in alerts] == [first]
+
+
+@pytest.mark.parametrize(
+    ("later", "state"), [(1100, "acknowledged"), (1399, "acknowledged"), (1400, "escalated")]
+)
+def test_an_acknowledged_alert_escalates_at_twice_what_was_known_then(
+    tell_after: Tell, later: int, state: str
+) -> None:
+    ranges = [over(TODAY - DAY * 2, 500), over(TODAY - DAY, 700)]
+    word = {"said_of_date": TODAY - DAY, "said_of_credits": Decimal(700)}
+    word |= {"usage_date": TODAY - DAY * 2}
+
+    row = tell_after([said("acknowledged") | word], [*ranges, over(TODAY, later)])
+
+    assert (row["state"], row["level"]) == (state, int(state == "escalated"))
+
+
 def test_a_word_on_one_alert_is_no_word_on_another(tell: Tell) -> None:
     decisions = [{"alert_id": "alert_of_somebody_else", "decision": "expected"}]
 
@@ -286,6 +386,30 @@ def test_a_leaked_key_explains_its_model_and_its_workspace(tell: Tell) -> None:
     alerts = tell([over(), model, workspace], [usage()])
 
     assert [row["scope"] for row in alerts] == ["key"]
+
+
+@pytest.mark.parametrize(("workspace_excess", "count"), [(571, 1), (572, 2)])
+def test_a_wider_scope_is_a_line_where_one_subject_has_seventy_percent_of_its_excess(
+    tell: Tell, workspace_excess: int, count: int
+) -> None:
+    credits = 1000 + workspace_excess  # the key's excess is 400
+    workspace = over(scope="workspace", subject_id="ws_1", credits=credits, expected=Decimal(1000))
+
+    alerts = tell([over(), workspace], [usage()])
+
+    assert len(alerts) == count
+    [key] = [row for row in alerts if row["scope"] == "key"]
+    line = "Workspace ws_1: 1,571.00 credits on 2026-11-18, "
+    line += "15.7 times the expected 1,000.00"  # (the ratio is that of the row)
+    assert key["also"] == (line if count == 1 else None)
+
+
+def test_two_keys_with_half_each_do_not_explain_their_workspace(tell: Tell) -> None:
+    workspace = over(scope="workspace", subject_id="ws_1", credits=1800, expected=Decimal(1000))
+
+    alerts = tell([over(), over(subject_id="key_2"), workspace], [usage()])
+
+    assert sorted(row["scope"] for row in alerts) == ["key", "key", "workspace"]
 
 
 def test_a_small_key_does_not_explain_a_large_workspace(tell: Tell) -> None:
@@ -497,6 +621,63 @@ def test_a_reached_budget_is_an_alert_until_its_cycle_ends(run_model: RunModel) 
     assert "1000000.5% of the allowance" in alert(datetime(2026, 11, 19))["cause"]
 
 
+def crossing(percent: int, day: date = TODAY, **columns: object) -> Row:
+    """A budget of ws_1 on the day it was reached."""
+    return {
+        "budget_id": f"b_{percent}",
+        "cycle_start_date": date(2026, 11, 1),
+        "cycle_end_date": date(2026, 12, 1),
+        "usage_date": day,
+        "workspace_id": "ws_1",
+        "scope": "workspace",
+        "subject_id": "ws_1",
+        "threshold_percent": Decimal(percent),
+        "allowance_credits": Decimal(1000),
+        "threshold_credits": Decimal(10 * percent),
+        "cycle_credits": Decimal(10 * percent + 5),
+    } | columns
+
+
+def test_of_the_budgets_of_a_subject_the_highest_that_was_reached_is_open(
+    run_model: RunModel,
+) -> None:
+    crossings = [crossing(50, TODAY - DAY * 5), crossing(75, TODAY - DAY), crossing(90)]
+    crossings.append(crossing(50, scope="key", subject_id="key_1"))
+
+    alerts = run_model(
+        "marts.budget_alerts",
+        {"marts.budget_crossings": crossings},
+        as_of=datetime.combine(TODAY + DAY, datetime.min.time()),
+    )
+
+    states = {(row["scope"], row["upper_limit"]): row["state"] for row in alerts}
+    assert states == {
+        ("workspace", Decimal(500)): "closed",
+        ("workspace", Decimal(750)): "closed",
+        ("workspace", Decimal(900)): "open",
+        ("key", Decimal(500)): "open",
+    }
+    closed = [row["closed_at"] for row in alerts if row["upper_limit"] == 750]
+    assert closed == [datetime.combine(TODAY + DAY, datetime.min.time())]  # as 90 % opened
+
+
+def test_budgets_that_are_reached_on_one_day_are_told_by_the_highest_to_everybody(
+    run_model: RunModel,
+) -> None:
+    crossings = [crossing(50, recipients="ada@acme.example"), crossing(75, recipients="bob@x.org")]
+
+    alerts = run_model(
+        "marts.budget_alerts",
+        {"marts.budget_crossings": crossings},
+        as_of=datetime.combine(TODAY, datetime.min.time()) + timedelta(hours=12),
+    )
+
+    half, most = sorted(alerts, key=lambda row: row["upper_limit"])
+    assert (half["told_by_alert_id"], most["told_by_alert_id"]) == (most["alert_id"], None)
+    assert (half["state"], most["state"]) == ("closed", "open")
+    assert most["recipients"] == "ada@acme.example, bob@x.org"
+
+
 # ---- the claims ---------------------------------------------------------------------------------
 
 
@@ -515,20 +696,17 @@ def test_the_claim_holds_where_a_key_tells_for_its_workspace(
 ) -> None:
     ranges = [over(), over(scope="workspace", subject_id="ws_1")]
     alerts = tell(ranges, [usage()])
-    explained = {
-        "usage_date": TODAY,
-        "workspace_id": "ws_1",
-        "scope": "workspace",
-        "subject_id": "ws_1",
-        "explained_by_scope": "key",
-    }
+    key = {"told_as": "alert", "first_date": TODAY, "told_by_scope": "key"}
+    key |= {name: over()[name] for name in ("usage_date", "workspace_id", "scope", "subject_id")}
+    key["told_by_subject_id"] = "key_1"
+    days = [key, key | {"scope": "workspace", "subject_id": "ws_1", "told_as": "line"}]
 
     broken = run_model(
         "budget_alerts__cover_every_anomaly",
         {
             "marts.spend_ranges": ranges,
             "marts.budget_alerts": alerts,
-            "marts.spend_anomalies": [explained],
+            "marts.alert_days": days,
         },
         as_of=datetime(2026, 11, 19),
     )

@@ -3,11 +3,14 @@
 import asyncio
 import email
 import email.policy
+import io
 import shutil
 import socket
 import ssl
 import subprocess
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from decimal import Decimal
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
@@ -15,9 +18,10 @@ from typing import Any
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
+from PIL import Image
 from pydantic import SecretStr
 
-from exports.alerts import Alert
+from exports.alerts import Alert, Day, chart
 from exports.alerts.email import compose, send
 from pipelines.settings import EmailSink
 
@@ -209,7 +213,77 @@ def test_names_in_any_script_arrive_as_they_are(serve: Serve, alert_row: Rows) -
     assert "Überläufer 計測" in post.received[0]["Subject"]
 
 
-@pytest.mark.parametrize("kind", ["anomaly", "drift", "woke", "budget"])
+def test_the_chart_is_in_the_mail_and_described_for_who_does_not_see_it(
+    serve: Serve, alert_row: Rows
+) -> None:
+    post, sink = serve()
+    first = datetime(2026, 10, 8).date()
+    days = [
+        Day(first + timedelta(days=number), Decimal(240), Decimal(247), Decimal(480))
+        for number in range(42)
+    ]
+
+    send(Alert.of(alert_row(), "opened", days=days), sink)
+
+    [message] = post.received
+    [picture] = [part for part in message.walk() if part.get_content_type() == "image/png"]
+    assert picture.get_content_disposition() == "inline"
+    html = message.get_body(("html",))
+    assert html is not None
+    assert f'src="cid:{picture["Content-ID"].strip("<>")}"' in html.get_content()
+    assert "Credits a day from 8 Oct to 18 Nov 2026" in html.get_content()
+    with Image.open(io.BytesIO(picture.get_content())) as opened:
+        assert opened.format == "PNG"
+        assert opened.size == (2 * chart.WIDTH, 2 * chart.HEIGHT)
+    assert len(message.as_bytes()) < 60_000
+
+
+@pytest.mark.parametrize(
+    "credits", [[0, 0], [0, 10**15], ["0.000000001", "0.000000002"], [5, 5, 5], [-3, 2]]
+)
+@pytest.mark.parametrize("kind", ["anomaly", "budget"])
+def test_any_days_can_be_drawn(alert_row: Rows, credits: list[Any], kind: str) -> None:
+    first = datetime(2026, 11, 1).date()
+    days = [
+        Day(first + timedelta(days=3 * number), Decimal(value), Decimal(1), Decimal(2))
+        for number, value in enumerate(credits)
+    ]
+
+    picture = chart.png(Alert.of(alert_row(kind=kind), "opened", days=days))
+
+    assert picture is not None
+    assert picture.startswith(b"\x89PNG")
+
+
+def test_a_digest_lists_its_alerts_and_marks_what_may_repeat(serve: Serve, alert_row: Rows) -> None:
+    post, sink = serve()
+    alerts = [
+        Alert.of(
+            alert_row(
+                alert_id=f"alert_{number}",
+                subject_name=f"Key {number}",
+                highest_credits=Decimal(1000 + number),
+            ),
+            "opened",
+            may_repeat=number == 24,
+        )
+        for number in range(25)
+    ]
+
+    assert send(Alert.digest(alerts), sink).outcome == "sent"
+
+    [message] = post.received
+    assert message["Subject"] == "[may repeat] [Meterhouse] 25 alerts in Acme"
+    body = message.get_body(("plain",))
+    assert body is not None
+    text = body.get_content()
+    assert "Key 24" in text  # the most credits come first
+    assert "Key 4" not in text
+    assert "and 5 more: meterhouse alerts --open --workspace ws_1" in text
+    assert "1 of these alerts, marked below, may repeat" in text
+
+
+@pytest.mark.parametrize("kind", ["anomaly", "drift", "woke", "budget", "exhaustion"])
 @pytest.mark.parametrize("transition", ["opened", "escalated", "closed"])
 @pytest.mark.parametrize("scope", ["key", "member", "model", "workspace"])
 def test_every_alert_can_be_composed(
@@ -270,6 +344,18 @@ def encrypted_server(tmp_path: Path) -> Iterator[tuple[Post, EmailSink]]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     yield from guarded(tls_context=context, require_starttls=True)
+
+
+def test_where_encryption_is_required_a_server_without_it_gets_nothing(
+    serve: Serve, alert: Alert, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post, sink = serve()
+    monkeypatch.setattr("exports.alerts.email._is_local", lambda _: False)
+
+    answer = send(alert, sink.model_copy(update={"tls": "required"}))
+
+    assert (answer.outcome, post.received) == ("failed", [])
+    assert "requires it" in answer.detail
 
 
 @IN_THE_CLEAR

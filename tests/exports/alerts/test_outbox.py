@@ -201,6 +201,139 @@ def test_a_sink_may_bring_its_own_settings(alert_row: Rows) -> None:
     assert sinks["pager"](Alert.of(alert_row(), "opened")).detail == "42"
 
 
+def test_each_doubling_is_told_once_and_by_its_own_name(
+    night: Night, journal: Journal, alert_row: Rows
+) -> None:
+    sink = Sink()
+    for level in (0, 1, 1, 2, 2):
+        escalated = {"escalated_at": AS_OF + NIGHT * level, "level": level} if level else {}
+        night([alert_row(**escalated)], sink, as_of=AS_OF + NIGHT * level)
+
+    told = [line["transition"] for line in journal.entries() if line["outcome"] == "sent"]
+    assert told == ["opened", "escalated", "escalated_2"]
+
+
+def test_of_an_acknowledged_alert_only_what_came_after_is_told(
+    night: Night, alert_row: Rows
+) -> None:
+    known = datetime(2026, 11, 19).date()
+    row = alert_row(decision="acknowledged", said_of_date=known)
+    doubled = {"escalated_at": AS_OF + NIGHT, "escalated_date": known}
+    again = {"escalated_at": AS_OF + NIGHT * 2, "escalated_date": known + NIGHT, "level": 2}
+    before, after = Sink(), Sink()
+
+    night([row | doubled], before, as_of=AS_OF + NIGHT)  # the sink has not heard of it yet
+    night([row | again], after, as_of=AS_OF + NIGHT * 2)
+
+    assert before.transitions == []
+    assert [alert.step for alert in after.received] == ["escalated_2"]
+
+
+def test_what_another_alert_tells_is_not_told(night: Night, alert_row: Rows) -> None:
+    sink = Sink()
+
+    night([alert_row(kind="budget", told_by_alert_id="alert_of_the_higher_budget")], sink)
+
+    assert sink.received == []
+
+
+# ---- storms -------------------------------------------------------------------------------------
+
+
+def storm(alert_row: Rows, count: int, first: int = 0, **columns: Any) -> list[dict[str, Any]]:
+    numbers = range(first, first + count)
+    return [
+        alert_row(alert_id=f"alert_{number:05d}", subject_id=f"key_{number}", **columns)
+        for number in numbers
+    ]
+
+
+def test_a_few_alerts_come_by_themselves_and_many_as_one_digest(
+    night: Night, journal: Journal, alert_row: Rows
+) -> None:
+    few, many = Sink(), Sink()
+
+    night(storm(alert_row, 3), few)
+    journal_before = len(journal.entries())
+    report = night(storm(alert_row, 10_000), few, many)
+
+    assert [alert.kind for alert in many.received] == ["digest"]
+    assert len(many.received[0].members) == 10_000
+    assert [alert.kind for alert in few.received] == ["anomaly"] * 3 + ["digest"]
+    assert len(few.received[3].members) == 9_997
+    assert len(journal.entries()) - journal_before == 2 * (10_000 + 9_997)
+    files = len(list(journal.folder.glob("[0-9]*.json")))
+    assert files == 2 * 3 + 2 * 2  # the lines of a message are one file before it and one after
+    [told, *_] = report.sentences()
+    assert told == ("sink_0: told 9,997 messages, 9,997 of them in 1 digest.", False)
+    night(storm(alert_row, 10_000), few, many)
+    assert (len(few.received), len(many.received)) == (4, 1)
+
+
+def test_a_workspace_has_one_digest_an_hour_and_the_rest_waits(
+    night: Night, journal: Journal, alert_row: Rows
+) -> None:
+    sink = Sink()
+    later = timedelta(minutes=59)
+
+    night(storm(alert_row, 5), sink)
+    report = night(storm(alert_row, 9), sink, as_of=AS_OF + later)
+    other = night(storm(alert_row, 1, 90, workspace_id="ws_2"), sink, as_of=AS_OF + later)
+    assert [len(alert.members) for alert in sink.received] == [5, 0]
+    assert (
+        "sink_0: 4 messages held back (an hour has one digest; they are in the next).",
+        False,
+    ) in report.sentences()
+    assert other.held == []
+
+    night(storm(alert_row, 9), sink, as_of=AS_OF + later)  # what is held is written down once
+    assert len([line for line in journal.entries() if line["outcome"] == "held"]) == 4
+    night(storm(alert_row, 9), sink, as_of=AS_OF + NIGHT * 3)  # too old by now, had it not waited
+    assert [len(alert.members) for alert in sink.received] == [5, 0, 4]
+
+
+def test_a_digest_that_was_never_answered_is_repeated_and_says_so(
+    night: Night, alert_row: Rows
+) -> None:
+    sink = Sink(UNKNOWN)
+
+    report = night(storm(alert_row, 5), sink)
+
+    first, again = sink.received
+    assert (first.may_repeat, again.may_repeat) == (False, True)
+    assert all(one.may_repeat for one in again.members)
+    assert first.alert_id == again.alert_id
+    assert len(report.repeated) == 5
+
+
+def test_of_a_digest_only_what_may_have_been_received_is_marked(
+    night: Night, alert_row: Rows
+) -> None:
+    sink = Sink(Crash())
+    with pytest.raises(Crash):
+        night(storm(alert_row, 2), sink)  # dies over the first
+
+    night(storm(alert_row, 5), sink)
+
+    [digest] = sink.received
+    assert sorted(one.alert_id for one in digest.members if one.may_repeat) == ["alert_00000"]
+    assert digest.may_repeat
+
+
+def test_a_digest_tells_a_budgets_own_recipients_of_their_budgets_only(
+    night: Night, alert_row: Rows
+) -> None:
+    sink = Sink()
+    rows = storm(alert_row, 4) + storm(alert_row, 4, 10, kind="budget", recipients="ada@x.org")
+
+    night(rows, sink)
+
+    assert [(alert.recipients, len(alert.members)) for alert in sink.received] == [
+        (None, 4),
+        ("ada@x.org", 4),
+    ]
+
+
 # ---- old news -----------------------------------------------------------------------------------
 
 
@@ -311,7 +444,9 @@ def test_when_a_server_is_down_the_others_are_not_tried_in_vain(
     night: Night, alert_row: Rows
 ) -> None:
     sink, other = Sink(*[DOWN] * 3), Sink()
-    rows = [alert_row(alert_id=f"alert_{number}") for number in range(5)]
+    rows = [
+        alert_row(alert_id=f"alert_{number}", workspace_id=f"ws_{number}") for number in range(5)
+    ]
 
     report = night(rows, sink, other)
 
@@ -389,10 +524,10 @@ class FailingJournal:
         self.dice = dice
         self.chance = chance
 
-    def append(self, entry: Mapping[str, Any]) -> None:
+    def append(self, *entries: Mapping[str, Any]) -> None:
         if self.dice.random() < self.chance:
             raise Crash
-        self.journal.append(entry)
+        self.journal.append(*entries)
         if self.dice.random() < self.chance:
             raise Crash
 
@@ -406,8 +541,8 @@ class Memory(Journal):
     def __init__(self) -> None:
         self.lines: list[dict[str, Any]] = []
 
-    def append(self, entry: Mapping[str, Any]) -> None:
-        self.lines.append(dict(entry))
+    def append(self, *entries: Mapping[str, Any]) -> None:
+        self.lines += map(dict, entries)
 
     def entries(self) -> list[dict[str, Any]]:
         return [dict(line) for line in self.lines]
@@ -443,9 +578,10 @@ def test_in_any_schedule_nothing_is_lost_and_nothing_repeated_unflagged(
 ) -> None:
     dice = random.Random(seed)
     memory, post = Memory(), BrokenPost(dice)
-    rows = [
+    rows = [  # of one workspace they are a storm, and come as a digest
         alert_row(
             alert_id=f"alert_{number}",
+            workspace_id=f"ws_{number % (1 + seed % 3)}",
             escalated_at=datetime(2026, 11, 19) if number % 2 else None,
         )
         for number in range(3)
@@ -466,15 +602,32 @@ def test_in_any_schedule_nothing_is_lost_and_nothing_repeated_unflagged(
 
     due = [(row["alert_id"], "opened") for row in rows]
     due += [(row["alert_id"], "escalated") for row in rows if row["escalated_at"]]
-    taken = Counter((alert.alert_id, alert.transition) for alert in post.taken)
-    unflagged = Counter(
-        (alert.alert_id, alert.transition) for alert in post.taken if not alert.may_repeat
-    )
+    heard = [one for alert in post.taken for one in alert.members or (alert,)]
+    taken = Counter((alert.alert_id, alert.transition) for alert in heard)
+    unflagged = Counter((one.alert_id, one.transition) for one in heard if not one.may_repeat)
     answered = [line for line in memory.lines if line["outcome"] == "sent"]
     assert set(taken) == set(due)  # nothing lost
     assert max(unflagged.values(), default=0) <= 1  # nothing said twice without saying so
     assert len({(line["alert_id"], line["transition"]) for line in answered}) == len(due)
     assert len(answered) == len(due)  # nothing sent again once its answer was seen
+
+
+def test_a_sink_that_asks_to_wait_is_waited_for_and_one_that_asks_for_long_left_alone(
+    journal: Journal, alert_row: Rows
+) -> None:
+    waits: list[float] = []
+    busy = Answer("failed", "429", retry_after=17.0)
+    sink = Sink(busy, FAILED)
+    tell([alert_row()], {"patient": sink}, journal, AS_OF, waits.append)
+    assert waits == [17.0, 2.0]
+    assert len(sink.received) == 1
+
+    long = Sink(Answer("failed", "429", retry_after=3600.0))
+    rows = [alert_row(alert_id=f"alert_{number}") for number in range(2)]
+    report = tell(rows, {"long": long}, journal, AS_OF, waits.append)
+    assert len(waits) == 2
+    assert len(report.troubled) == 2
+    assert long.received == []
 
 
 # ---- what is published --------------------------------------------------------------------------
@@ -494,9 +647,13 @@ def test_what_is_published_is_told_and_the_night_says_so(tmp_path: Path, alert_r
     module.send = sink  # type: ignore[attr-defined]
     clock = Clock(as_of=AS_OF, arrived_at=AS_OF)
 
-    first = list(deliver(store, Settings(), clock, {"pager": module}))
-    again = list(deliver(store, Settings(), clock, {"pager": module}))
+    first = deliver(store, Settings(), clock, {"pager": module})
+    again = deliver(store, Settings(), clock, {"pager": module})
 
-    assert first == [("pager: told 1 message.", False)]
-    assert again == []
+    assert list(first.sentences()) == [("pager: told 1 message.", False)]
+    assert first.states()["pager"] == {
+        "sent": 1, "repeated": 0, "too_old": 0, "held": 0, "troubled": 0, "last_answer": "taken",
+    }  # fmt: skip
+    assert list(again.sentences()) == []
+    assert again.states() == {}
     assert sink.received == [Alert.of(alert_row(), "opened")]
