@@ -189,7 +189,7 @@ def test_a_page_names_only_what_there_is(name: str) -> None:
         main.commands
     )
     for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
-        assert link.startswith("https://") or (HOUSE / link).exists(), link
+        assert link.startswith("https://") or (HOUSE / name).parent.joinpath(link).exists(), link
     for path in re.findall(
         r"`((?:assets|exports|pipelines|sql|tests|dagster_home)/[\w/.]+)`", text
     ):

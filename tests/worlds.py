@@ -40,7 +40,12 @@ JUDGED = (
     "marts.spend_causes",
     "marts.spend_contributors",
 )
-SAID = ("staging.keys", "staging.key_lineages", "staging.members")
+SAID = (
+    "staging.alert_settings",
+    "staging.keys",
+    "staging.key_lineages",
+    "staging.members",
+)
 
 
 @cache
