@@ -2,7 +2,8 @@
 
 Windows that were closed lie beside the store, as files that no snapshot names, until something else
 is published of Stripe: then they are of no use, and go. An ordinary night, whose lists fit one
-window, leaves none. Only typed columns are in them, as in raw.
+window, leaves none. Only typed columns are in them, as in raw; and nothing of customers, whose
+names and addresses must not outlive a night that failed: their lists are read once more.
 """
 
 import shutil
@@ -12,7 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from assets.stripe_objects import STAMP, TABLES
-from assets.stripe_rows import Resource
+from assets.stripe_rows import CUSTOMERS, Resource
 from pipelines import tabular
 from pipelines.store import Draft, digest
 
@@ -68,6 +69,8 @@ class Unfinished:
         self, resource: Resource, since: int | None, began: int | None, rows: list[dict[str, Any]]
     ) -> None:
         """One more closed window. `began`: its first second; None: nothing lies before it."""
+        if resource is CUSTOMERS:
+            return
         columns = {
             name: kind
             for name, (kind, _) in TABLES[resource.table].columns.items()

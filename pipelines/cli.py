@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,18 @@ from pipelines.reader import (
     published,
     usage_columns,
 )
-from pipelines.screens import counted, err, money, number, out, show, show_facts
+from pipelines.screens import (
+    WIDE,
+    WIDEST,
+    counted,
+    err,
+    money,
+    number,
+    once_each,
+    out,
+    show,
+    show_facts,
+)
 from pipelines.settings import FILE_NAME, Settings, SettingsError, load
 from pipelines.store import StoreError
 
@@ -858,26 +869,23 @@ def invoices(ctx: click.Context, workspace: str | None, form: str) -> None:
     if form == "table":  # links and hours are long: CSV and JSON have them
         for row in rows:
             row["issued_at"] = row["issued_at"].date()
+            row["net"] = _beside(row["net_minor"], row["currency"])  # as the total beside it
+            row["vat"] = _beside(row["vat_minor"], row["currency"])
+    amounts = ["net", "vat"] if out.width >= WIDE else []
     show(
         rows,
         form,
         title="Billing history",
         columns=[
-            "invoice_id",
-            "workspace_name",
-            "kind",
-            "issued_at",
-            "net_minor",
-            "vat_minor",
-            "total_minor",
-            "credits",
-            "status",
-            "billing_email",
+            *("invoice_id", "workspace_name"),
+            *(["kind"] if out.width >= WIDE else []),
+            *("issued_at", *amounts, "total_minor", "credits", "status"),
+            *(["billing_email"] if out.width >= WIDEST else []),
         ],
         labels={
             "billing_email": "billed to",
-            "net_minor": "net",
-            "vat_minor": "VAT",
+            "issued_at": "issued",
+            "vat": "VAT",
             "total_minor": "total",
             "workspace_name": "workspace",
         },
@@ -907,49 +915,93 @@ def reconcile(ctx: click.Context, workspace: str | None, everything: bool, form:
             "age_days desc nulls last, item_id",
             workspace=workspace,
         )
-    show_reconciliation(rows, form, everything)
+        packs = reader.rows(
+            "select * from marts.credit_backing where $workspace is null or workspace_id "
+            "= $workspace order by item_id",
+            workspace=workspace,
+        )
+    show_reconciliation(rows, form, everything, packs)
 
 
-def show_reconciliation(rows: list[dict[str, Any]], form: str, everything: bool) -> None:
-    """What agrees, what waits, what needs a person, and how much is unexplained since when; then
-    the rows that say why. Money is summed within a currency, never across.
+UNEXPLAINED = {"too_little": "too little", "too_much": "too much"}
+
+
+def show_reconciliation(
+    rows: list[dict[str, Any]],
+    form: str,
+    everything: bool,
+    packs: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """What agrees, what waits, what needs a person, and how much is unexplained since when; the
+    packs that no money stands behind; then the rows that say why. Money is summed within a
+    currency, never across. No amount is cut short: a narrow screen shows fewer columns.
     """
     if form != "table":
         show(rows, form)
         return
+    is_wide = out.width >= WIDE
+    labels = UNEXPLAINED | ({} if is_wide else {"currency": "in"})
+    columns = ["invoices", "charges", "billed", "kept"] if is_wide else ["items"]
     show(
-        _standings(rows),
+        once_each(_standings(rows), "standing"),
         form,
         title="Reconciliation · invoices and charges",
-        labels={"too_little": "too little", "too_much": "too much"},
+        columns=["standing", "currency", *columns, "too_little", "too_much", "since"],
+        labels=labels,
         nothing="No invoices or charges have arrived.",
     )
     open_rows = [row for row in rows if row["standing"] != "agrees"]
     if open_rows and not everything:
         show(
-            _causes(open_rows),
+            once_each(_causes(open_rows), "standing", "cause"),
             form,
             title="What waits or needs a person, by cause",
-            labels={"too_little": "too little", "too_much": "too much"},
+            columns=[
+                *(["standing"] if is_wide else []),
+                *("cause", "currency", "items", "too_little", "too_much", "since"),
+            ],
+            labels=labels,
+        )
+    if lacking := _lacking(packs):
+        show(
+            lacking,
+            form,
+            title="Packs without money, and money without a pack",
+            columns=["packs", "currency", "items", "credits", "amount"],
+            labels=labels,
         )
     shown = [
         row
         | {"since": row["opened_at"].date() if row["opened_at"] else None}
-        | {"subject": f"{row['workspace_id'] or 'unassigned'}\n{row['status']}"}
+        | {"subject": _subject(row, is_wide)}
         for row in (rows if everything else open_rows)
     ]
     show(
         shown,
         form,
         title="One by one" if not everything else "Every invoice and charge",
-        columns=["subject", "reason", "difference_minor", "since", "age_days"],
+        columns=[
+            *(["subject", "reason"] if is_wide else ["subject"]),
+            *("difference_minor", "since", "age_days"),
+        ],
         labels={
-            "subject": "workspace, status",
+            "subject": "workspace, status" if is_wide else "workspace, status, reason",
             "difference_minor": "unexplained",
             "age_days": "days",
         },
         nothing="Nothing waits and nothing needs a person.",
     )
+
+
+def _subject(row: Mapping[str, Any], is_wide: bool) -> str:
+    """Whose row it is and its status; on a narrow screen the reason is told below, not beside."""
+    workspace, status = row["workspace_id"] or "unassigned", row["status"]
+    return f"{workspace}\n{status}" if is_wide else f"{workspace} · {status}\n{row['reason']}"
+
+
+def _beside(minor: int, currency: str) -> str:
+    """An amount in a line that names its currency elsewhere."""
+    return money(minor, currency).partition(" ")[0]
 
 
 def _unexplained(rows: list[dict[str, Any]], currency: str) -> dict[str, Any]:
@@ -958,8 +1010,8 @@ def _unexplained(rows: list[dict[str, Any]], currency: str) -> dict[str, Any]:
     much = sum(max(0, row["difference_minor"]) for row in rows)
     opened = [row["opened_at"].date() for row in rows if row["opened_at"]]
     return {
-        "too_little": money(little, currency) if little else None,
-        "too_much": money(much, currency) if much else None,
+        "too_little": _beside(little, currency) if little else None,
+        "too_much": _beside(much, currency) if much else None,
         "since": min(opened, default=None),
     }
 
@@ -976,11 +1028,12 @@ def _standings(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 summary.append(
                     {
                         "standing": standing,
-                        "currency": currency,
+                        "currency": currency.upper(),
                         "invoices": sum(row["item_kind"] == "invoice" for row in mine),
                         "charges": sum(row["item_kind"] == "charge" for row in mine),
-                        "billed": money(sum(row["total_minor"] for row in mine), currency),
-                        "kept": money(sum(row["kept_minor"] for row in mine), currency),
+                        "items": len(mine),
+                        "billed": _beside(sum(row["total_minor"] for row in mine), currency),
+                        "kept": _beside(sum(row["kept_minor"] for row in mine), currency),
                     }
                     | _unexplained(mine, currency)
                 )
@@ -997,10 +1050,49 @@ def _causes(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for row in rows:
         groups.setdefault((row["standing"], row["status"], row["currency"]), []).append(row)
     return [
-        {"standing": standing, "cause": status.replace("_", " "), "items": len(mine)}
+        {
+            "standing": standing,
+            "cause": status.replace("_", " "),
+            "currency": currency.upper(),
+            "items": len(mine),
+        }
         | _unexplained(mine, currency)
         for (standing, status, currency), mine in groups.items()
     ]
+
+
+LACKING = {
+    "unbacked": "granted, unpaid",
+    "pending": "granted, pending",
+    "held": "held by a dispute",
+    "ungranted": "paid, not granted",
+}
+
+
+def _lacking(packs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each way and currency in which a pack and its money are not both there."""
+    lines = []
+    for backing, words in LACKING.items():
+        for currency in sorted({row["currency"] for row in packs}):
+            mine = [
+                row for row in packs if (row["backing"], row["currency"]) == (backing, currency)
+            ]
+            if mine:
+                amount = sum(row["unbacked_minor"] + row["ungranted_minor"] for row in mine)
+                credits = sum(
+                    row["unbacked_credits"] + row["held_credits"] + (row["ungranted_credits"] or 0)
+                    for row in mine
+                )
+                lines.append(
+                    {
+                        "packs": words,
+                        "currency": currency.upper(),
+                        "items": len(mine),
+                        "credits": credits or None,
+                        "amount": _beside(amount, currency) if amount else None,
+                    }
+                )
+    return once_each(lines, "packs")
 
 
 @main.group(invoke_without_command=True)

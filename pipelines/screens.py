@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 PIPED_WIDTH = 120  # where there is no terminal to ask
+WIDE, WIDEST = 110, 140  # from so many columns on, more of what is known has room
 
 
 def _console(*, stderr: bool = False) -> Console:
@@ -184,7 +185,17 @@ MISSING = {
     "member_name": "all API calls",
 }
 LONGEST_ID = 28
-MONEY = ("_minor", "billed", "kept", "unexplained", "too_little", "too_much")
+MONEY = (
+    "_minor",
+    "amount",
+    "net",
+    "vat",
+    "billed",
+    "kept",
+    "unexplained",
+    "too_little",
+    "too_much",
+)
 FOLDED = {
     "billing_email",
     "reason",
@@ -232,6 +243,8 @@ def cell(name: str, value: Any, row: Mapping[str, Any]) -> Text:
     if name.endswith("_id") and len(str(value)) > LONGEST_ID:  # a hash: CSV and JSON have it whole
         value = f"{str(value)[: LONGEST_ID - 1]}…"
     style = VERDICT_STYLES.get(str(value), "") if name in ("standing", "state", "status") else ""
+    if (name, value) == ("status", "open"):  # an invoice's: nothing is wrong with it yet
+        style = "yellow"
     return Text(str(value), style=style)
 
 
@@ -246,6 +259,23 @@ def number(value: Any) -> str:
     if abs(value) >= Decimal("0.01"):
         return f"{value:,.2f}"
     return f"{value:.2g}" if isinstance(value, float) else f"{value:.9f}".rstrip("0")
+
+
+def once_each(rows: Sequence[Mapping[str, Any]], *names: str) -> list[dict[str, Any]]:
+    """Rows of a table in which these columns are said once, not again in each line below: a column
+    stands again where one before it changes.
+    """
+    said: list[Any] = []
+    shown = []
+    for row in rows:
+        values = [row[name] for name in names]
+        same = next(
+            (at for at, (a, b) in enumerate(zip(values, said, strict=False)) if a != b), None
+        )
+        same = same if same is not None else len(values) if said else 0
+        shown.append(dict(row) | dict.fromkeys(names[:same], ""))
+        said = values
+    return shown
 
 
 def counted(count: int | Decimal | None, noun: str) -> str:

@@ -654,6 +654,26 @@ def test_a_first_reading_that_broke_off_goes_on_where_it_was(
         assert not (second.folder / "data" / ".stripe").exists()
 
 
+def test_a_reading_that_broke_off_among_customers_leaves_nothing_of_them(
+    house: Any, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stripe_api, "WINDOW", 10)
+    monkeypatch.setattr(stripe_api, "PAGE", 10)
+    monkeypatch.setattr(stripe_api, "ATTEMPTS", 1)
+    account["customer"] = [
+        made.customer(id=f"cus_{n}", created=ago(n), email=f"{n}@acme.example") for n in range(40)
+    ]
+    begin = 2 * [one.name for one in RESOURCES].index("customers")
+    with serve(made.account(account, as_of=NOW), faults=["ok"] * (begin + 6) + ["429"]) as local:
+        with pytest.raises(StoreError, match="did not answer"):
+            keyed(house, local).night(land)
+
+        assert not (house.folder / "data" / ".stripe").exists()
+        house.night(land)
+
+    assert len(newest(house, "customers")) == 40
+
+
 # ---- the key --------------------------------------------------------------------------------
 
 

@@ -289,6 +289,22 @@ VIOLATIONS = [
         opening_credits="opening_credits + 1",
     ),
     breaks(
+        "credit_ledger__one_grant_for_each_paid_invoice", "marts.credit_ledger",
+        "where kind = 'usage'",
+    ),
+    breaks(
+        "credit_ledger__no_lot_is_negative", "marts.credit_ledger",
+        credits="if(kind = 'clawback', -1000000, credits)",
+    ),
+    breaks(
+        "credit_ledger__money_back_has_its_movement", "marts.credit_ledger",
+        "where kind <> 'clawback'",
+    ),
+    breaks(
+        "credit_backing__sums_to_the_grants", "marts.credit_backing",
+        backed_credits="backed_credits + 0.000000001",
+    ),
+    breaks(
         "source_objects__every_record_accounted_for", "ops.source_objects",
         folded_count="folded_count + 1",
     ),

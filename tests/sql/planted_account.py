@@ -652,6 +652,90 @@ def orphan_disputed(plot: Plot, outcome: str, status: str) -> None:
     plot.expect(charge, status)
 
 
+@case
+def settled_in_another_currency(plot: Plot) -> None:
+    """The movement of the balance is in gbp; only the charge's own currency is compared."""
+    plot.currency = "usd"
+    plot.invoice("matched", FIRST)
+    plot.world.moved(plot.id("txn"), plot.charge(balance_transaction_id=plot.id("txn")), "gbp")
+
+
+@case
+def refund_canceled(plot: Plot) -> None:
+    plot.invoice("matched", FIRST)
+    plot.refund("", plot.charge(), 400, status="canceled")
+
+
+# Each line of facts/reconciliation.md, section 6, and the cases that plant it.
+SECTION_6: dict[str, tuple[str, ...]] = {
+    "two partial payments that sum to the total": ("two_parts",),
+    "one by charge, one by PaymentIntent metadata": ("two_parts_by_different_rungs",),
+    "charged twice, one of them refunded in full": ("charged twice: one refunded in full",),
+    "paid, refunded, paid again": ("paid_refunded_and_paid_again",),
+    "charged twice, the second refunded in part": ("charged twice: one refunded in part",),
+    "partial refund, then a dispute over the rest: open / lost / won": (
+        "dispute: open over the rest",
+        "dispute: lost over the rest",
+        "dispute: won over the rest",
+    ),
+    "two disputes on one charge, won and lost": ("won_and_lost",),
+    "an inquiry closed": ("dispute: inquiry",),
+    "refund failed, a new refund of that amount succeeded": (
+        "refund failed: made good",
+        "refunded_and_failed_then_made_good_in_full",
+    ),
+    "captured 700 of an authorised 1000": (
+        "captured in part: all that is billed",
+        "captured in part: the gateway says paid",
+        "captured in part: the gateway says open",
+    ),
+    "a declined attempt, then a charge that settled": ("declined_then_paid",),
+    "only declined attempts, 10 days old": ("only_declined",),
+    "an open invoice nobody paid, 10 days old": ("open_bill_nobody_paid",),
+    "a bank debit pending for 10 days": ("debit: fresh",),
+    "credit note before payment": ("charged less: credit note",),
+    "customer balance applied": ("charged less: balance",),
+    "no charge: total 0, a 100 % credit note, draft, void, uncollectible": (
+        "nothing owed: total 0",
+        "wholly_credited_before_payment",
+        "nothing owed: draft",
+        "nothing owed: void",
+        "nothing owed: uncollectible",
+    ),
+    "gateway void, Stripe charged, then refunded in full": ("refunded in full: of a void invoice",),
+    "usd invoice and charge, settled in gbp": ("settled_in_another_currency",),
+    "the charge names an unknown invoice, the gateway's pi_ another": (
+        "unknown_id_and_a_reference",
+    ),
+    "the gateway names one pi_ on two invoices": ("one_intent_on_two_invoices",),
+    "metadata right, the gateway has no pi_ or in_": ("charge_metadata",),
+    "subscription metadata carries last month's invoice id": ("subscription_of_last_month",),
+    "the only charge naming a paid invoice is a test charge": ("only_a_test_charge",),
+    "money equal, the gateway still says open": ("gateway_says_open",),
+    "an orphan charge fully refunded; disputed; merely partly refunded": (
+        "orphan undone: refunded",
+        "orphan disputed: open",
+        "orphan undone: in part",
+    ),
+    "the gateway's words in any case": ("gateway_shouts",),
+    "an invoice delivered again is one invoice": ("delivered_again",),
+}
+
+
+@case
+def gateway_shouts(plot: Plot) -> None:
+    plot.invoice("zero_amount", None, gateway="VOID")
+
+
+@case
+def delivered_again(plot: Plot) -> None:
+    """Once as open over another sum; the newest delivery speaks."""
+    name = plot.id("inv")
+    plot.world.superseded(name, plot.price + 2, currency=plot.currency, status="open")
+    plot.invoice("matched", FIRST)
+    plot.charge()
+
+
 def plant(seed: int, count: int) -> tuple[World, Truth]:
     """An account of `count` invoices and charges (or a few more), and the truth of each of its
     rows.

@@ -68,6 +68,31 @@ class World:
     bills: list[Row] = field(default_factory=list)
     payments: list[Row] = field(default_factory=list)
     reports: list[Row] = field(default_factory=list)
+    older: list[Row] = field(default_factory=list)  # deliveries of invoices that do not speak
+    movements: list[Row] = field(default_factory=list)
+
+    def superseded(self, invoice_id: str, total: int, **stated: Any) -> "World":
+        """An earlier delivery of a gateway invoice."""
+        self.invoice(invoice_id, total, **stated)
+        row = self.invoices.pop()
+        self.older.append(row | {"arrived_at": days_ago(1), "source_object": "earlier file"})
+        return self
+
+    def moved(self, transaction_id: str, source_id: str, currency: str) -> "World":
+        """The movement of the balance behind a charge, in the currency of settlement."""
+        row = told(
+            "balance_transaction",
+            transaction_id,
+            source_id=source_id,
+            currency=currency,
+            type="charge",
+            reporting_category="charge",
+            amount_minor=800,
+            fee_minor=20,
+            net_minor=780,
+        )
+        self.movements.append(row)
+        return self
 
     def invoice(self, invoice_id: str = "inv_1", total: int = 1000, **stated: Any) -> "World":
         row = {
@@ -242,7 +267,8 @@ class World:
 
     def raw(self) -> dict[str, list[Row]]:
         return {
-            "raw.invoices": self.invoices,
+            "raw.invoices": self.older + self.invoices,
+            "raw.stripe_balance_transactions": self.movements,
             "raw.stripe_charges": self.charges,
             "raw.stripe_refunds": self.refunds,
             "raw.stripe_disputes": self.disputes,
@@ -290,7 +316,7 @@ def as_the_oracle_sees(world: World) -> Account:
                 issued_at=row["issued_at"],
                 currency=row["currency"],
                 total=row["total_minor"],
-                status=row["status"],
+                status=row["status"].lower(),
                 payment_intent_id=row.get("payment_intent_id"),
                 stripe_invoice_id=row.get("stripe_invoice_id"),
             )

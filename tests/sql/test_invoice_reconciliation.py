@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from planted_account import plant
+from planted_account import CASES, SECTION_6, plant
 from reconciliation_oracle import STANDING, Judgement, reconcile
 from reconciliation_worlds import (
     NOON,
@@ -821,6 +821,13 @@ def test_each_planted_case_gets_its_status_and_rung_and_no_other_row_does(
     assert judged == truth
     assert {status for status, _ in truth.values()} == set(STANDING)
     agrees_with_the_oracle(found, expected)
+
+
+def test_every_line_of_section_6_is_planted() -> None:
+    """By name: `SECTION_6` beside the cases; each of them is in every planted account, twice."""
+    missing = {line: names for line, names in SECTION_6.items() if not set(names) <= CASES.keys()}
+
+    assert missing == {}
 
 
 def a_world(seed: int, count: int = 150) -> World:
