@@ -1,11 +1,12 @@
 """The long runs: nights killed at many moments, lines fuzzed, worlds delivered in many ways, two
-writers on a failing object store, nights of a Stripe that fails and does not hold still.
+writers on a failing object store, nights of a Stripe that fails and does not hold still, alerts
+told to servers that fail by nights that die.
 
 `python -m tests.proof` rewrites docs/proof.md.
 
-`--kills N`, `--lines N`, `--deliveries N`, `--faults N`, `--stripe N` for fewer or more; with 0 a
-part is not run, and what the page said of it stays. `--seed S` for other seeds. A failure prints
-the seed and what led to it; the same numbers run it again.
+`--kills N`, `--lines N`, `--deliveries N`, `--faults N`, `--stripe N`, `--alerts N` for fewer or
+more; with 0 a part is not run, and what the page said of it stays. `--seed S` for other seeds. A
+failure prints the seed and what led to it; the same numbers run it again.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from pathlib import Path
 import duckdb
 
 from pipelines import contents
-from tests import deliveries, fuzz, stripe_faults
+from tests import alert_faults, deliveries, fuzz, stripe_faults
 from tests.deliveries import WHOLE, Delivery
 from tests.faults import run_many
 from tests.houses import CHECKOUT
@@ -212,6 +213,7 @@ PARTS = {
     "deliveries": "One world, delivered in many ways",
     "faults": "Two writers on one object store",
     "stripe": "A Stripe that fails and does not hold still",
+    "alerts": "Alerts, told to servers that fail by nights that die",
 }
 
 
@@ -233,6 +235,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--deliveries", type=int, default=1000, help="how many ways to deliver")
     parser.add_argument("--faults", type=int, default=1000, help="how many fault schedules to run")
     parser.add_argument("--stripe", type=int, default=1000, help="how many schedules of Stripe")
+    parser.add_argument("--alerts", type=int, default=2000, help="how many schedules of sinks")
     parser.add_argument("--seed", type=int, default=1, help="the first seed")
     parser.add_argument("--out", type=Path, default=DOCUMENT, help="where to write the result")
     chosen = parser.parse_args(words)
@@ -256,6 +259,10 @@ def main(words: Sequence[str] | None = None) -> int:
         if chosen.stripe:
             lines = stripe_faults.run_many(chosen.seed, chosen.stripe, folder / "stripe")
             parts["stripe"] = lines
+            is_well = is_well and not any(line.startswith("- wrong") for line in lines)
+        if chosen.alerts:
+            lines = alert_faults.run_many(chosen.seed, chosen.alerts, folder / "alerts")
+            parts["alerts"] = lines
             is_well = is_well and not any(line.startswith("- wrong") for line in lines)
     chosen.out.parent.mkdir(exist_ok=True)
     before = chosen.out.read_text(encoding="utf-8") if chosen.out.exists() else ""
