@@ -3,8 +3,9 @@
 
 A schedule is a world by its seed: alerts that open, escalate and close over three days, one to
 three workspaces, one of the real e-mail, Slack and webhook sinks or all three, against real servers
-that refuse, cut, fall silent and answer for others who did not. The night dies before or after any line of the journal, or
-between a send and its line; then it is run again. Then all is calm until everything is told.
+that refuse, cut, fall silent and answer for others who did not. The night dies before or after any
+line of the journal, or between a send and its line; then it is run again. Then all is calm until
+everything is told.
 
 What must hold of each sink: everything due was received; nothing was received a second time unless
 it says that it may be a repetition, and unless an earlier attempt ended without an answer.

@@ -1,12 +1,14 @@
 """The long runs: nights killed at many moments, lines fuzzed, worlds delivered in many ways, two
 writers on a failing object store, nights of a Stripe that fails and does not hold still, accounts
-with every cause planted.
+with every cause planted, worlds of keys with incidents in them, alerts told to servers that fail
+by nights that die.
 
 `python -m tests.proof` rewrites docs/proof.md.
 
-`--kills N`, `--lines N`, `--deliveries N`, `--faults N`, `--stripe N`, `--planted N`, `--worlds N`
-for fewer or more; with 0 a part is not run, and what the page said of it stays. `--seed S` for other seeds. A
-failure prints the seed and what led to it; the same numbers run it again.
+`--kills N`, `--lines N`, `--deliveries N`, `--faults N`, `--stripe N`, `--planted N`, `--worlds N`,
+`--alerts N` for fewer or more; with 0 a part is not run, and what the page said of it stays.
+`--seed S` for other seeds. A failure prints the seed and what led to it; the same numbers run it
+again.
 """
 
 import argparse
@@ -28,7 +30,7 @@ import duckdb
 
 from pipelines import contents
 from pipelines.simulator import worlds as simulated
-from tests import deliveries, fuzz, planted, stripe_faults, worlds
+from tests import alert_faults, deliveries, fuzz, planted, stripe_faults, worlds
 from tests.deliveries import WHOLE, Delivery
 from tests.faults import run_many
 from tests.houses import CHECKOUT
@@ -287,6 +289,7 @@ PARTS = {
     "stripe": "A Stripe that fails and does not hold still",
     "planted": "Accounts with every cause planted",
     "worlds": "Incidents planted in worlds of many keys",
+    "alerts": "Alerts, told to servers that fail by nights that die",
 }
 
 
@@ -310,6 +313,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--stripe", type=int, default=1000, help="how many schedules of Stripe")
     parser.add_argument("--planted", type=int, default=20, help="how many accounts to plant")
     parser.add_argument("--worlds", type=int, default=20, help="how many worlds of keys to walk")
+    parser.add_argument("--alerts", type=int, default=2000, help="how many schedules of sinks")
     parser.add_argument("--seed", type=int, default=1, help="the first seed")
     parser.add_argument("--out", type=Path, default=DOCUMENT, help="where to write the result")
     chosen = parser.parse_args(words)
@@ -341,6 +345,10 @@ def main(words: Sequence[str] | None = None) -> int:
         if chosen.worlds:
             parts["worlds"], is_right = walked(chosen.seed, chosen.worlds)
             is_well = is_well and is_right
+        if chosen.alerts:
+            lines = alert_faults.run_many(chosen.seed, chosen.alerts, folder / "alerts")
+            parts["alerts"] = lines
+            is_well = is_well and not any(line.startswith("- wrong") for line in lines)
     chosen.out.parent.mkdir(exist_ok=True)
     before = chosen.out.read_text(encoding="utf-8") if chosen.out.exists() else ""
     chosen.out.write_text(page(parts, before), encoding="utf-8")
