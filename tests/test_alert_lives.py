@@ -104,7 +104,7 @@ def alert(house: House) -> dict[str, Any]:
 
 
 def night(house: House, days: int, leaked: float = 0.0, **options: Any) -> None:
-    """The night after so many days more, on the last of which the key spends that much a request."""
+    """The night after so many days more, on the last of which a request costs the key that much."""
     for number in range(1, days + 1):
         day = LAST + timedelta(days=number)
         if not (house.folder / "landing" / "requests" / f"{day:%Y-%m-%d}.jsonl").exists():
