@@ -395,7 +395,9 @@ class Span(click.ParamType[timedelta]):
             return value
         found = re.fullmatch(r"([1-9][0-9]{0,3})([mhdw])", value, re.ASCII)
         if not found:
-            self.fail(f"'{value}' is no span: write it as 30m, 12h, 7d or 2w.", param, ctx)
+            self.fail(
+                f"'{value}' is no span: write it as 12h, 7d or 2w; minutes as 30m.", param, ctx
+            )
         unit = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}[found[2]]
         return timedelta(**{unit: int(found[1])})
 
