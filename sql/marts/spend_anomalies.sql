@@ -19,11 +19,8 @@ with gates as (
     select
         *,
         greatest(
-            cast(
-                expected * (1 + cast($alerts_exceed_percent as decimal(12, 4)) * 0.01)
-                as decimal(38, 9)
-            ),
-            expected + cast($alerts_floor_credits as decimal(38, 9))
+            cast(expected * (1 + exceed_percent * 0.01) as decimal(38, 9)),
+            expected + floor_credits
         ) as gate,
     from marts.spend_ranges
     where usage_date = $day

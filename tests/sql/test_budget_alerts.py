@@ -30,6 +30,8 @@ def over(day: date = TODAY, credits: object = 500, **columns: object) -> Row:
         "ratio": Decimal(str(credits)) / 100,
         "verdict": "high",
         "is_complete": True,
+        "exceed_percent": Decimal(50),
+        "floor_credits": Decimal(10),
     } | columns
 
 

@@ -53,6 +53,8 @@ def judged(credits: object, **columns: object) -> Row:
             "ratio": Decimal(str(credits)) / 100,
             "verdict": "normal",
             "is_complete": True,
+            "exceed_percent": Decimal(50),
+            "floor_credits": Decimal(10),
         }
         | KEY
         | columns
