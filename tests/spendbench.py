@@ -225,11 +225,12 @@ def picture(scores: dict[str, dict[str, Any]]) -> str:
         x, y = across(max(score["false_per_key_month"], 0.03)), up(score["recall"])
         fill = "#0a7" if is_ours else "#888"
         label = name.strip("*").split(":")[0]
-        turned = "end" if label.startswith("second") or x > 560 else "start"
+        turned = "end" if is_ours or x > 560 else "start"
         shift = -8 if turned == "end" else 8
+        below = 14 if label.startswith("second") else -6
         parts.append(
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{fill}"/>'
-            f'<text x="{x + shift:.1f}" y="{y + (12 if turned == "end" else -4):.1f}" '
+            f'<text x="{x + shift:.1f}" y="{y + below:.1f}" '
             f'text-anchor="{turned}" fill="{fill}">{label}</text>'
         )
     return "\n".join([*parts, "</svg>", ""])
