@@ -196,7 +196,7 @@ def picture(scores: dict[str, dict[str, Any]]) -> str:
     from math import log10
 
     def across(value: float) -> float:
-        return 70 + 560 * (log10(value) - log10(0.03)) / (log10(3) - log10(0.03))
+        return 110 + 560 * (log10(value) - log10(0.03)) / (log10(3) - log10(0.03))
 
     def up(value: float) -> float:
         return 300 - 260 * (value - 0.65) / 0.35
@@ -208,8 +208,8 @@ def picture(scores: dict[str, dict[str, Any]]) -> str:
     ]
     for tick in (0.7, 0.8, 0.9, 1.0):
         parts.append(
-            f'<path d="M70 {up(tick):.0f}H640" stroke="#ddd"/>'
-            f'<text x="62" y="{up(tick) + 4:.0f}" text-anchor="end" fill="#555">{tick:.1f}</text>'
+            f'<path d="M64 {up(tick):.0f}H680" stroke="#ddd"/>'
+            f'<text x="58" y="{up(tick) + 4:.0f}" text-anchor="end" fill="#555">{tick:.1f}</text>'
         )
     for tick in (0.03, 0.1, 0.3, 1, 3):
         parts.append(
@@ -217,7 +217,7 @@ def picture(scores: dict[str, dict[str, Any]]) -> str:
             f'<text x="{across(tick):.0f}" y="316" text-anchor="middle" fill="#555">{tick:g}</text>'
         )
     parts.append(
-        '<text x="350" y="336" text-anchor="middle" fill="#555">false alarms per key-month</text>'
+        '<text x="390" y="336" text-anchor="middle" fill="#555">false alarms per key-month</text>'
         '<text x="70" y="26" fill="#555">recall</text>'
     )
     for name, score in scores.items():
