@@ -196,7 +196,7 @@ def picture(scores: dict[str, dict[str, Any]]) -> str:
     from math import log10
 
     def across(value: float) -> float:
-        return 70 + 560 * (log10(value) - log10(0.03)) / (log10(3) - log10(0.03))
+        return 110 + 560 * (log10(value) - log10(0.03)) / (log10(3) - log10(0.03))
 
     def up(value: float) -> float:
         return 300 - 260 * (value - 0.65) / 0.35
@@ -208,8 +208,8 @@ def picture(scores: dict[str, dict[str, Any]]) -> str:
     ]
     for tick in (0.7, 0.8, 0.9, 1.0):
         parts.append(
-            f'<path d="M70 {up(tick):.0f}H640" stroke="#ddd"/>'
-            f'<text x="62" y="{up(tick) + 4:.0f}" text-anchor="end" fill="#555">{tick:.1f}</text>'
+            f'<path d="M64 {up(tick):.0f}H680" stroke="#ddd"/>'
+            f'<text x="58" y="{up(tick) + 4:.0f}" text-anchor="end" fill="#555">{tick:.1f}</text>'
         )
     for tick in (0.03, 0.1, 0.3, 1, 3):
         parts.append(
@@ -217,7 +217,7 @@ def picture(scores: dict[str, dict[str, Any]]) -> str:
             f'<text x="{across(tick):.0f}" y="316" text-anchor="middle" fill="#555">{tick:g}</text>'
         )
     parts.append(
-        '<text x="350" y="336" text-anchor="middle" fill="#555">false alarms per key-month</text>'
+        '<text x="390" y="336" text-anchor="middle" fill="#555">false alarms per key-month</text>'
         '<text x="70" y="26" fill="#555">recall</text>'
     )
     for name, score in scores.items():
@@ -225,11 +225,12 @@ def picture(scores: dict[str, dict[str, Any]]) -> str:
         x, y = across(max(score["false_per_key_month"], 0.03)), up(score["recall"])
         fill = "#0a7" if is_ours else "#888"
         label = name.strip("*").split(":")[0]
-        turned = "end" if label.startswith("second") or x > 560 else "start"
+        turned = "end" if is_ours or x > 560 else "start"
         shift = -8 if turned == "end" else 8
+        below = 14 if label.startswith("second") else -6
         parts.append(
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{fill}"/>'
-            f'<text x="{x + shift:.1f}" y="{y + (12 if turned == "end" else -4):.1f}" '
+            f'<text x="{x + shift:.1f}" y="{y + below:.1f}" '
             f'text-anchor="{turned}" fill="{fill}">{label}</text>'
         )
     return "\n".join([*parts, "</svg>", ""])
