@@ -65,7 +65,7 @@ select
     status,  -- of the reconciliation
     backing,  -- backed | promotional | pending | held | lost | unbacked | ungranted
     (case when is_granted then pack_credits else 0 end)::decimal(38, 9)
-        as granted_credits,  -- of the pack that the invoice granted; 0: none was
+        as granted_credits,  -- the whole pack; 0 where none was granted
     (case when backing in ('backed', 'held', 'lost') then rest_credits else 0 end)
         ::decimal(38, 9) as backed_credits,  -- for money that is kept
     (case when backing = 'promotional' then rest_credits else 0 end)::decimal(38, 9)
