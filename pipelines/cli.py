@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, timedelta
@@ -18,6 +19,7 @@ from typing import Any
 import click
 
 from assets import decisions
+from pipelines import watching
 from pipelines.bucket_store import open_store
 from pipelines.calendar import DAY, Clock, parse_day, parse_instant, utc_now
 from pipelines.models import ModelError
@@ -217,7 +219,8 @@ def run_night(
         with filelock.FileLock(settings.dagster_home / ".lock"):
             made = dg.DagsterInstance.get()
         with made as instance, history.quick(instance):
-            definitions.defs.resolve_job_def("nightly").execute_in_process(
+            job = "watch" if definitions.WATCHES in tags else "nightly"
+            definitions.defs.resolve_job_def(job).execute_in_process(
                 instance=instance,
                 tags=tags,
                 run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
@@ -371,6 +374,92 @@ def _night(
             )
     if watcher.failures:
         raise Failed(" ".join(watcher.failures))
+
+
+class Span(click.ParamType[timedelta]):
+    name = "span"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> timedelta:
+        if isinstance(value, timedelta):
+            return value
+        found = re.fullmatch(r"([1-9][0-9]{0,3})([mhdw])", value, re.ASCII)
+        if not found:
+            self.fail(f"'{value}' is no span: write it as 30m, 12h, 7d or 2w.", param, ctx)
+        unit = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}[found[2]]
+        return timedelta(**{unit: int(found[1])})
+
+
+@main.command()
+@click.option("--every", type=Span(), help="Keep watching, so often: 15m, 1h (default: once).")
+@click.option(
+    "--dry-run", is_flag=True, help="Only show what is published: land nothing, tell nobody."
+)
+@click.option("--lines", type=click.IntRange(min=1), default=20, show_default=True)
+@as_of_option
+@format_option
+@click.option(
+    "--wait", type=float, default=60, show_default=True, help="Seconds to wait for another night."
+)
+@click.pass_context
+def watch(
+    ctx: click.Context,
+    every: timedelta | None,
+    dry_run: bool,
+    lines: int,
+    as_of: datetime | None,
+    form: str,
+    wait: float,
+) -> None:
+    """The intraday check: running totals of today against the limits that the night before has
+    stored. What is over its limit is told at once.
+    """
+    if every and (as_of or dry_run):
+        raise click.UsageError("--every goes with the wall clock: leave out --as-of and --dry-run.")
+    tags = {"meterhouse/wait_seconds": str(wait), "meterhouse/watches": "yes"}
+    while True:
+        began = time.monotonic()
+        try:
+            if not dry_run:
+                # what the night and the console say is for people: beside CSV or JSON, not in it
+                aside = sys.stdout if form == "table" else sys.stderr
+                with contextlib.redirect_stdout(aside):
+                    _night(ctx, Clock.at(as_of=as_of), tags, "watch")
+            with reading(ctx) as reader:
+                rows = watching.running_totals(reader)
+        except Exception as error:
+            if not every:
+                raise
+            err.print(  # the next hour may do better: whoever watches goes on watching
+                f"[bold red]meterhouse:[/] {utc_now():%Y-%m-%d %H:%M} UTC: "
+                f"{_escape(str(error) or type(error).__name__)}",
+                soft_wrap=True,
+            )
+        else:
+            show_running_totals(rows, form, lines)
+        if not every:
+            return
+        time.sleep(max(0.0, every.total_seconds() - (time.monotonic() - began)))
+
+
+def show_running_totals(rows: list[dict[str, Any]], form: str, lines: int) -> None:
+    over = sum(row["verdict"] in ("high", "woke") for row in rows)
+    title = f"Today against the limits: {over} of {len(rows)} over"
+    show(
+        rows[:lines] if form == "table" else rows,
+        form,
+        title=title,
+        columns=watching.COLUMNS,
+        labels={
+            "subject_id": "subject",
+            "subject_name": "name",
+            "credits": "so far",
+            "upper_limit": "limit",
+            "limit_share": "of limit",
+            "credits_per_hour": "an hour",
+            "crosses_at": "over at (UTC)",
+        },
+        nothing="Nothing with a limit has spent today.",
+    )
 
 
 @main.command()
@@ -944,19 +1033,6 @@ def show_alerts(rows: list[dict[str, Any]], form: str) -> None:
         labels={"alert_id": "alert", "upper_limit": "limit", "ratio": "× normal"},
         nothing="No alerts.",
     )
-
-
-class Span(click.ParamType[timedelta]):
-    name = "span"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> timedelta:
-        if isinstance(value, timedelta):
-            return value
-        found = re.fullmatch(r"([1-9][0-9]{0,3})([hdw])", value, re.ASCII)
-        if not found:
-            self.fail(f"'{value}' is no span: write it as 12h, 7d or 2w.", param, ctx)
-        unit = {"h": "hours", "d": "days", "w": "weeks"}[found[2]]
-        return timedelta(**{unit: int(found[1])})
 
 
 note_option = click.option("--note", help="A word for whoever asks why.")

@@ -34,6 +34,15 @@ def sources() -> tuple[ModuleType, ...]:
     return tuple(module for module in _modules(assets) if hasattr(module, "land"))
 
 
+WATCHED = ("requests", "usage_api", "directory")  # what an hour lands; the rest is the night's
+
+
+@functools.cache
+def watched() -> tuple[ModuleType, ...]:
+    """The sources that say what is used, and whose it is."""
+    return tuple(module for module in sources() if module.__name__.rpartition(".")[2] in WATCHED)
+
+
 @functools.cache
 def sinks() -> Mapping[str, ModuleType]:
     """The alert sinks, by their names."""

@@ -52,7 +52,7 @@ def group_of(table: str) -> str:
     return next(group for group, pattern in GROUPS if re.fullmatch(pattern, table))
 
 
-AS_OF, DAYS, EVERYTHING, LANDS, RETRIES, STARTED_BY, WAIT, PROCESS = (
+AS_OF, DAYS, EVERYTHING, LANDS, RETRIES, WATCHES, STARTED_BY, WAIT, PROCESS = (
     f"meterhouse/{name}"
     for name in (
         "as_of",
@@ -60,6 +60,7 @@ AS_OF, DAYS, EVERYTHING, LANDS, RETRIES, STARTED_BY, WAIT, PROCESS = (
         "everything",
         "lands",
         "retries",
+        "watches",
         "started_by",
         "wait_seconds",
         "process",
@@ -211,7 +212,7 @@ def night(context: dg.AssetExecutionContext) -> Iterator[Any]:
         settings=settings,
         clock=clock,
         models=MODELS,
-        sources=contents.sources(),
+        sources=contents.watched() if WATCHES in tags else contents.sources(),
         sinks=contents.sinks(),
         forced=(lambda day: day is not None and forced[0] <= day <= forced[1])
         if forced
@@ -374,6 +375,33 @@ def every_night(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     )
 
 
+watch = dg.define_asset_job(
+    "watch",
+    selection=dg.AssetSelection.all() - dg.AssetSelection.all_asset_checks(),
+    description="The intraday check: a night that lands request logs and the directory only.",
+    executor_def=dg.in_process_executor,
+    tags={WATCHES: "yes"},
+)
+
+
+@dg.schedule(
+    job=watch,
+    # Not in the hour of the night, which does the same and more.
+    cron_schedule="15 1-23 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every hour: running totals against the limits that the night before has stored.",
+)
+def every_hour(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    as_of: datetime = context.scheduled_execution_time
+    return dg.RunRequest(
+        run_key=as_of.isoformat(), tags={AS_OF: as_of.isoformat(), STARTED_BY: "schedule"}
+    )
+
+
 defs = dg.Definitions(
-    assets=[night], jobs=[nightly], schedules=[every_night], executor=dg.in_process_executor
+    assets=[night],
+    jobs=[nightly, watch],
+    schedules=[every_night, every_hour],
+    executor=dg.in_process_executor,
 )

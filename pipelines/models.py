@@ -899,6 +899,7 @@ def _typed_null(found: re.Match[str]) -> str:
         "is_tomorrow": "boolean",
         "stripe_livemode": "boolean",
         "alerts_sensitivity": "varchar",
+        "alerts_budget_percents": "integer[]",
         "requests_sources": "varchar[]",
     }.get(name, "double" if name.startswith("alerts_") else "integer")
     return f"(null::{kind})"

@@ -13,7 +13,7 @@ import tomllib
 import zoneinfo
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
@@ -128,6 +128,7 @@ class Alerts(Section):
     exceed_percent: float = Field(default=50, ge=0)
     floor_credits: float = Field(default=10, ge=0)
     sensitivity: Literal["low", "normal", "high"] = "normal"
+    budget_percents: list[Annotated[int, Field(gt=0, le=1000)]] = []  # of whom nobody set any
     email: EmailSink | None = None
     slack: SlackSink | None = None
     webhook: WebhookSink | None = None
@@ -209,6 +210,7 @@ class Settings(Section):
             "alerts_exceed_percent": self.alerts.exceed_percent,
             "alerts_floor_credits": self.alerts.floor_credits,
             "alerts_sensitivity": self.alerts.sensitivity,
+            "alerts_budget_percents": sorted(set(self.alerts.budget_percents)),
             "stripe_livemode": self.stripe.livemode,
         }
 
@@ -315,7 +317,10 @@ def _overlay(values: dict[str, Any], environment: Mapping[str, str]) -> None:
         if section == "alerts" and name not in Alerts.model_fields and "_" in name:
             sink, _, name = name.partition("_")
             target = target.setdefault(sink, {})
-        listed = name == "recipients" or (section, name) == ("exports", "nightly")
+        listed = name == "recipients" or (section, name) in (
+            ("exports", "nightly"),
+            ("alerts", "budget_percents"),
+        )
         target[name] = [part.strip() for part in text.split(",")] if listed else text
 
 

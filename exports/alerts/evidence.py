@@ -85,7 +85,7 @@ def _contributors(
                 model=row["model"],
                 hour_at=row["hour_at"],
                 request_count=row["request_count"],
-                share=row["share"],
+                share=row["excess_share"],
             )
             for row in top[:CONTRIBUTORS]
         ]

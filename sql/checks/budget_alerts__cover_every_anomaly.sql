@@ -1,9 +1,17 @@
 -- Every day out of range is told by exactly one alert: its own, or a narrower one that explains it;
 -- but for what somebody called expected.
+--
+-- Out of range by its credits, as spend_ranges says, or by what a request costs, as spend_anomalies
+-- says of days whose credits are within their range.
 with out_of_range as (
     select usage_date, workspace_id, scope, subject_id
     from marts.spend_ranges
     where verdict in ('high', 'drift', 'woke')
+        and usage_date <= $today
+    union all
+    select usage_date, workspace_id, scope, subject_id
+    from marts.spend_anomalies
+    where reason in ('dearer_requests', 'another_model')
         and usage_date <= $today
 ),
 

@@ -1,22 +1,73 @@
 -- A key, model, member or workspace on a day that went out of its normal range, and what drove it.
 --
--- One row for each day that spend_ranges calls high, drift or woke. Several days in a row are one
--- alert: that is what budget_alerts makes of these rows.
+-- One row for each day that spend_ranges calls high, drift or woke, and for each that only the
+-- second channel sees: a key or member within its range of credits, whose requests have become so
+-- dear that spend_mixes names it (reason dearer_requests or another_model). The verdict in
+-- spend_ranges stays what it is: that of the credits. Such a row is an anomaly like any other: it
+-- opens an alert, it explains wider scopes, and the claim that every anomaly is told holds it too.
+-- Only of days that are over, for what a request costs on average may fall again until midnight.
+--
+-- Several days in a row are one alert: that is what budget_alerts makes of these rows.
 --
 -- One incident shows in several scopes: a leaked key lifts its model and its workspace too. A row
 -- is explained when a row of a narrower scope (key and member, then model, then workspace) accounts
 -- for at least 70 % of what it spent beyond the expected; only what is left unexplained alerts.
 --
 -- grain: usage_date, workspace_id?, scope, subject_id
-with anomalies as materialized (
+with gates as (
+    -- X percent and the floor, as for the ranges: nobody is woken for dear requests that are few
     select
         *,
+        greatest(
+            cast(
+                expected * (1 + cast($alerts_exceed_percent as decimal(12, 4)) * 0.01)
+                as decimal(38, 9)
+            ),
+            expected + cast($alerts_floor_credits as decimal(38, 9))
+        ) as gate,
+    from marts.spend_ranges
+    where usage_date = $day
+),
+
+mixes as (
+    select workspace_id, scope, subject_id, dearest_credits, new_model_excess_credits
+    from marts.spend_mixes
+    where usage_date = $day
+),
+
+judged as (
+    select
+        gates.*,
+        dearest_credits,
+        case
+            when verdict in ('high', 'woke') then 'range'
+            when verdict = 'drift' then 'drift'
+            when not is_complete or expected = 0 or coalesce(credits <= gate, true) then null
+            when credits > dearest_credits then 'dearer_requests'
+            when new_model_excess_credits > gate - expected then 'another_model'
+        end as reason,
+    from gates
+    left join mixes
+        on mixes.workspace_id is not distinct from gates.workspace_id
+        and mixes.scope = gates.scope
+        and mixes.subject_id = gates.subject_id
+),
+
+anomalies as materialized (
+    select
+        * replace (
+            -- the limit that was passed: of a day within its range that is not the range's
+            case reason
+                when 'dearer_requests' then greatest(gate, dearest_credits)
+                when 'another_model' then gate
+                else upper_limit
+            end as upper_limit
+        ),
         row_number() over () as anomaly,
         case scope when 'workspace' then 3 when 'model' then 2 else 1 end as breadth,
         greatest(credits - expected, 0) as excess_credits,
-    from marts.spend_ranges
-    where usage_date = $day
-        and verdict in ('high', 'drift', 'woke')
+    from judged
+    where reason is not null
 ),
 
 habits as (
@@ -56,7 +107,7 @@ usage_by_subject as (
 ),
 
 spent as materialized (
-    select anomaly, upper_limit, api_key_id, model, quarter_at, usage_by_subject.credits
+    select anomaly, reason, upper_limit, api_key_id, model, quarter_at, usage_by_subject.credits
     from usage_by_subject
     join anomalies
         on usage_by_subject.workspace_id is not distinct from anomalies.workspace_id
@@ -73,6 +124,7 @@ running_totals as (
         any_value(upper_limit) as upper_limit,
         sum(sum(credits)) over (partition by anomaly order by quarter_at) as credits_so_far,
     from spent
+    where reason = 'range'  -- what a request costs is known when the day is over
     group by 1, 2
 ),
 
@@ -154,13 +206,14 @@ select
     workspace_id,               -- null: the source names none
     scope,                      -- key, model, member or workspace
     subject_id,                 -- the id (or model) within its scope
-    case verdict when 'high' then 'anomaly' else verdict end as kind,  -- anomaly, drift or woke
+    if(verdict in ('drift', 'woke'), verdict, 'anomaly') as kind,  -- anomaly, drift or woke
+    reason,                     -- range, drift, dearer_requests or another_model: which rule
     credits,                    -- spent on the day, so far if it is not over
     expected,                   -- the typical day
-    upper_limit,                -- the most that is not yet out of range
+    upper_limit,                -- the most that is not yet out of range; see reason
     ratio,                      -- credits / expected; null when expected is 0
     is_complete,                -- the day ended before the night's clock
-    crossed_at,                 -- end of the quarter in which the day passed its limit; drift: null
+    crossed_at,                 -- end of the quarter that passed the limit; other reasons: null
     request_count,              -- of the day
     usual_request_count,        -- on a day with spend; null without history
     usual_credits_per_request,  -- on a day with spend; null without history
