@@ -3,203 +3,221 @@ line, and real servers that take the messages.
 """
 
 import json
-import shutil
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from email.message import EmailMessage
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from exports.alerts import email, slack, webhook
-from tests.houses import House, Line, request
+from pipelines.models import SQL
+from tests.houses import ROLL_UPS, House, Line, request, request_models
 from tests.receivers import HttpReceiver, MailReceiver
 
 LAST = datetime(2026, 11, 20)  # the day of the leak
 NIGHT = LAST + timedelta(days=1)
 SINKS = {"email": email, "slack": slack, "webhook": webhook}
+ALERTS = [
+    f"{path.parent.name}/{path.stem}"
+    for path in sorted(SQL.rglob("*.sql"))
+    if path.stem.startswith(("alert_", "budget", "spend_", "usage_by_key_and_model"))
+]
+
+# A workspace for each story, with three keys, the first of which leaks.
+EXPECTED, HEEDED, SNOOZED, UNHEEDED = WORKSPACES = ("ws_1", "ws_2", "ws_3", "ws_4")
 
 
-def used(day: datetime, key: int, credits: float, count: int = 4) -> list[Line]:
-    """A key's day: a few requests of as many credits each, by the hour."""
-    return [
-        request(
-            f"req_{day:%m%d}_{key}_{number}",
-            f"{day:%Y-%m-%d}T{8 + number:02}:00:00Z",
-            api_key_id=f"key_{key}",
-            model="gpt-5" if key % 2 else "sonnet-5",
-            credits_used=f"{credits}",
-        )
-        for number in range(count)
-    ]
+def arrives(house: House, day: datetime, **leaked: float) -> None:
+    """A day of every workspace: `ws_1=60.0` is what each of eight requests of its leaked key takes.
+
+    The other keys, and that one on other days, make four requests of some ten credits.
+    """
+    lines: list[Line] = []
+    for workspace in WORKSPACES:
+        for key in range(3):
+            of_leak = leaked.get(workspace, 0.0) if key == 0 else 0.0
+            lines += [
+                request(
+                    f"req_{day:%m%d}_{workspace}_{key}_{number}",
+                    f"{day:%Y-%m-%d}T{8 + number:02}:00:00Z",
+                    workspace_id=workspace,
+                    api_key_id=f"key_{workspace[3:]}{key}",
+                    model="gpt-5" if key % 2 else "sonnet-5",
+                    credits_used=f"{of_leak or 10 + key}",
+                )
+                for number in range(8 if of_leak else 4)
+            ]
+    house.put(f"requests/{day:%Y-%m-%d}.jsonl", lines)
 
 
-def arrives(house: House, day: datetime, leaked: float = 0.0) -> None:
-    """A day of six keys; the first one's requests are leaked ones where there are credits."""
-    lines = [line for key in range(2, 7) for line in used(day, key, 10 + key % 3)]
-    house.put(f"requests/{day:%Y-%m-%d}.jsonl", [*lines, *used(day, 1, leaked or 2.0, 8)])
+class Story:
+    """The house, its servers, and what they took in each of its nights."""
+
+    def __init__(self, house: House, post: MailReceiver, chat: HttpReceiver, hook: HttpReceiver):
+        self.house = house
+        self.servers = (post, chat, hook)
+        self.taken: dict[str, tuple[list[Any], ...]] = {}
+        self.states: dict[str, dict[str, str]] = {}
+
+    def night(self, name: str, as_of: datetime, **options: Any) -> None:
+        for server in self.servers:
+            server.taken.clear()
+        self.house.night(as_of, sinks=SINKS, **options)
+        self.taken[name] = tuple(list(server.taken) for server in self.servers)
+        rows = self.house.rows("from marts.budget_alerts order by usage_date")
+        self.states[name] = {row["workspace_id"]: row["state"] for row in rows}
+
+    def mails(self, name: str, workspace: str) -> list[str]:
+        """The subjects of a night's mails about a workspace."""
+        subjects = [str(mail["Subject"]).strip() for mail in self.taken[name][0]]
+        return [text.partition("] ")[2] for text in subjects if workspace in text]
+
+    def alert(self, workspace: str) -> dict[str, Any]:
+        """A workspace's first alert, as published now."""
+        return self.house.rows(
+            f"from marts.budget_alerts where workspace_id = '{workspace}' order by usage_date"
+        )[0]
 
 
 @pytest.fixture(scope="module")
-def servers() -> Iterator[tuple[MailReceiver, HttpReceiver, HttpReceiver]]:
-    with MailReceiver().running(), HttpReceiver().running():
-        pass
+def story(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Six nights: the leak, three days on which it goes on, one of them rebuilt, and the end."""
     post, chat, hook = MailReceiver(), HttpReceiver(), HttpReceiver()
     with post.running(), chat.running(), hook.running():
-        yield post, chat, hook
-
-
-Servers = tuple[MailReceiver, HttpReceiver, HttpReceiver]
-
-
-def furnished(folder: Path, servers: Servers, is_new: bool = False) -> House:
-    post, chat, hook = servers
-    house = House(
-        folder,
-        environment={
-            "METERHOUSE_ALERTS_EMAIL_SMTP_HOST": "127.0.0.1",
-            "METERHOUSE_ALERTS_EMAIL_SMTP_PORT": str(post.port),
-            "METERHOUSE_ALERTS_EMAIL_RECIPIENTS": "ops@example.com",
-            "METERHOUSE_ALERTS_SLACK_URL": chat.url,
-            "METERHOUSE_ALERTS_WEBHOOK_URL": hook.url,
-            "METERHOUSE_ALERTS_WEBHOOK_SECRET": "canary",
-        },
-    )
-    if is_new:
-        for number in range(24, 0, -1):
+        models = request_models(
+            tmp_path_factory.mktemp("sql"),
+            *ROLL_UPS,
+            *ALERTS,
+            *("staging/budgets", "staging/workspaces"),
+        )
+        house = House(
+            tmp_path_factory.mktemp("lives") / "house",
+            models,
+            environment={
+                "METERHOUSE_ALERTS_EMAIL_SMTP_HOST": "127.0.0.1",
+                "METERHOUSE_ALERTS_EMAIL_SMTP_PORT": str(post.port),
+                "METERHOUSE_ALERTS_EMAIL_RECIPIENTS": "ops@example.com",
+                "METERHOUSE_ALERTS_SLACK_URL": chat.url,
+                "METERHOUSE_ALERTS_WEBHOOK_URL": hook.url,
+                "METERHOUSE_ALERTS_WEBHOOK_SECRET": "canary",
+            },
+        )
+        told = Story(house, post, chat, hook)
+        for number in range(15, 0, -1):
             arrives(house, LAST - timedelta(days=number))
-        arrives(house, LAST, leaked=60.0)
-    return house
+        arrives(house, LAST, **dict.fromkeys(WORKSPACES, 60.0))  # 480 credits
+        told.night("leak", NIGHT)
 
+        house.ask("alerts", "expected", told.alert(EXPECTED)["alert_id"], check=True)
+        snooze = ("snooze", told.alert(SNOOZED)["alert_id"], "--for", "2d")
+        house.ask("alerts", *snooze, check=True)
+        arrives(house, LAST + timedelta(days=1), ws_1=100.0, ws_2=100.0, ws_3=130.0, ws_4=130.0)
+        told.night("second", NIGHT + timedelta(days=1))
 
-@pytest.fixture(scope="module")
-def leaked(tmp_path_factory: pytest.TempPathFactory, servers: Servers) -> House:
-    """A workspace of six keys, one of them leaked, after the night that found it out."""
-    house = furnished(tmp_path_factory.mktemp("leaked") / "house", servers, is_new=True)
-    for server in servers:
-        server.taken.clear()
-    house.night(NIGHT, sinks=SINKS)
-    return house
+        # 800 credits are known when it is acknowledged
+        house.ask("alerts", "ack", told.alert(HEEDED)["alert_id"], check=True)
+        told.night("rebuilt", NIGHT + timedelta(days=1), everything=True)
 
+        arrives(house, LAST + timedelta(days=2), ws_1=130.0, ws_2=130.0)
+        told.night("third", NIGHT + timedelta(days=2))
 
-@pytest.fixture(scope="module")
-def told(leaked: House, servers: Servers) -> list[list[Any]]:
-    """What each server took in that night."""
-    return [list(server.taken) for server in servers]
+        arrives(house, LAST + timedelta(days=3), ws_2=220.0)
+        told.night("fourth", NIGHT + timedelta(days=3))
 
-
-@pytest.fixture
-def house(tmp_path: Path, leaked: House, told: list[list[Any]], servers: Servers) -> House:
-    """A copy of it, and servers that have forgotten."""
-    shutil.copytree(leaked.folder, tmp_path / "house")
-    for server in servers:
-        server.taken.clear()
-    return furnished(tmp_path / "house", servers)
-
-
-def alert(house: House) -> dict[str, Any]:
-    [row] = house.rows("select * from marts.budget_alerts order by usage_date")
-    return row
-
-
-def night(house: House, days: int, leaked: float = 0.0, **options: Any) -> None:
-    """The night after so many days more, on the last of which a request costs the key that much."""
-    for number in range(1, days + 1):
-        day = LAST + timedelta(days=number)
-        if not (house.folder / "landing" / "requests" / f"{day:%Y-%m-%d}.jsonl").exists():
-            arrives(house, day, leaked if number == days else 0.0)
-    house.night(NIGHT + timedelta(days=days), sinks=SINKS, **options)
-
-
-def headlines(servers: Servers) -> list[str]:
-    return [str(mail["Subject"]).removeprefix("[Meterhouse] ") for mail in servers[0].taken]
+        arrives(house, LAST + timedelta(days=4))
+        arrives(house, LAST + timedelta(days=5))
+        told.night("end", NIGHT + timedelta(days=5))
+        yield told
 
 
 def test_one_leaked_key_in_a_workspace_of_many_is_one_mail_one_message_and_one_event(
-    leaked: House, told: list[list[Any]]
+    story: Story,
 ) -> None:
-    mails, messages, events = told
+    mails, messages, events = story.taken["leak"]
 
-    assert alert(leaked)["scope"] == "key"
-    assert "Workspace ws_1: " in alert(leaked)["also"]
-    assert (len(mails), len(messages), len(events)) == (1, 1, 1)
-    [mail] = mails
+    assert len(mails) == len(messages) == len(events) == len(WORKSPACES)
+    [mail] = [mail for mail in mails if UNHEEDED in mail["Subject"]]
     assert isinstance(mail, EmailMessage)
-    assert mail["Subject"].startswith("[Meterhouse] Key key_1 in ws_1 spent 480.00 credits, 30.0 t")
+    assert story.mails("leak", UNHEEDED) == [
+        "Key key_40 in ws_4 spent 480.00 credits, 12.0 times the expected"
+    ]
     body = mail.get_body(("plain",))
     assert body is not None
     text = body.get_content()
-    for part in ("20 Nov        480.00 credits", "30.0 times the usual", "Workspace ws_1: "):
+    for part in (
+        "20 Nov        480.00 credits",
+        "12.0 times the usual",
+        "Workspace ws_4: 572.00 credits",  # a line, not a mail of its own
+        "key_40 on sonnet-5, 20 Nov",
+        "credits an hour",
+        "Since         2026-11-20 08:00 UTC",
+    ):
         assert part in text
     assert [part for part in mail.walk() if part.get_content_type() == "image/png"]
-    event = json.loads(events[0].body)
-    assert event["data"]["alert_id"] == alert(leaked)["alert_id"]
-    assert events[0].headers["X-Infery-Signature"] == webhook.signature(events[0].body, "canary")
+    for event in events:
+        assert event.headers["X-Infery-Signature"] == webhook.signature(event.body, "canary")
+    ids = {json.loads(event.body)["data"]["alert_id"] for event in events}
+    assert {story.alert(workspace)["alert_id"] for workspace in WORKSPACES} == ids
 
 
-def test_what_the_sinks_answered_is_published_by_sink(leaked: House) -> None:
-    rows = leaked.rows("select sink, transition, outcome from ops.alert_deliveries order by sink")
-
-    assert rows == [
-        {"sink": sink, "transition": "opened", "outcome": "sent"}
-        for sink in ("email", "slack", "webhook")
+def test_expected_silences_that_level_and_no_more_also_after_a_rebuild(story: Story) -> None:
+    # 800 credits: not twice 480
+    for night in ("second", "rebuilt"):
+        assert (story.mails(night, EXPECTED), story.states[night][EXPECTED]) == ([], "expected")
+    [headline] = story.mails("third", EXPECTED)
+    assert headline.startswith("Key key_10 in ws_1 spent 1,040.00 credits")
+    rows = story.house.rows(
+        f"select usage_date, decision from marts.budget_alerts where workspace_id = '{EXPECTED}' "
+        "order by usage_date"
+    )
+    assert [(row["usage_date"].day, row["decision"]) for row in rows] == [
+        (20, "expected"),
+        (22, None),
     ]
-
-
-def test_expected_silences_that_level_and_no_more_also_after_a_rebuild(
-    house: House, servers: Servers
-) -> None:
-    house.ask("alerts", "expected", alert(house)["alert_id"], "--note", "a load test", check=True)
-
-    night(house, 1, leaked=100.0)  # 800 credits: not twice 480
-    assert (headlines(servers), alert(house)["state"]) == ([], "expected")
-    before = house.answers()
-    house.night(NIGHT + timedelta(days=1), sinks=SINKS, everything=True)
-    assert (headlines(servers), house.answers()) == ([], before)
-
-    night(house, 2, leaked=130.0)  # 1,040
-    [headline] = headlines(servers)
-    assert headline.startswith("Key key_1 in ws_1 spent 1,040.00 credits")
-    states = house.rows("select state, usage_date from marts.budget_alerts order by usage_date")
-    assert [row["state"] for row in states] == ["expected", "open"]
-
-
-def test_unheeded_the_second_day_escalates_and_the_end_is_told(
-    house: House, servers: Servers
-) -> None:
-    night(house, 1, leaked=130.0)
-    night(house, 6)
-
-    assert headlines(servers) == [
-        "Escalated: key key_1 in ws_1 now at 1,040.00 credits a day",
-        "Key key_1 in ws_1 is back to normal",
-    ]
-    first, last = servers[0].taken
-    assert first["In-Reply-To"] == last["In-Reply-To"]
 
 
 def test_acknowledged_it_escalates_only_beyond_twice_what_was_known_also_after_a_rebuild(
-    house: House, servers: Servers
+    story: Story,
 ) -> None:
-    night(house, 1, leaked=100.0)  # 800 credits, which is known when it is acknowledged
-    house.ask("alerts", "ack", alert(house)["alert_id"], check=True)
+    # 1,040 credits: twice 480, but not twice 800
+    for night in ("rebuilt", "third"):
+        assert (story.mails(night, HEEDED), story.states[night][HEEDED]) == ([], "acknowledged")
+    assert story.mails("fourth", HEEDED) == [
+        "Escalated: key key_20 in ws_2 now at 1,760.00 credits a day"
+    ]
+    assert story.states["fourth"][HEEDED] == "escalated"
 
-    night(house, 2, leaked=130.0, everything=True)  # 1,040: twice 480, but not twice 800
-    assert (headlines(servers), alert(house)["state"]) == ([], "acknowledged")
-    night(house, 3, leaked=220.0)  # 1,760
-    assert [line[:10] for line in headlines(servers)] == ["Escalated:"]
-    assert alert(house)["state"] == "escalated"
 
-
-def test_snoozed_nothing_is_told_until_it_ends_also_after_a_rebuild(
-    house: House, servers: Servers
-) -> None:
-    house.ask("alerts", "snooze", alert(house)["alert_id"], "--for", "2d", check=True)
-    night(house, 1, leaked=130.0, everything=True)
-    assert (headlines(servers), alert(house)["state"]) == ([], "snoozed")
-
+def test_snoozed_nothing_is_told_also_after_a_rebuild(story: Story) -> None:
     # the snooze began now, which is later than the days of this house
-    house.night(alert(house)["snoozed_until"], sinks=SINKS)
+    for night in ("second", "rebuilt", "third", "fourth", "end"):
+        assert story.mails(night, SNOOZED) == []
+    assert [story.states[night][SNOOZED] for night in ("rebuilt", "end")] == ["snoozed", "closed"]
 
-    assert "back to normal" in headlines(servers)[-1]
+
+def test_unheeded_the_second_day_escalates_and_the_end_is_told_in_one_thread(
+    story: Story,
+) -> None:
+    assert story.mails("second", UNHEEDED) == [
+        "Escalated: key key_40 in ws_4 now at 1,040.00 credits a day"
+    ]
+    for night in ("rebuilt", "third", "fourth"):
+        assert story.mails(night, UNHEEDED) == []
+    assert story.mails("end", UNHEEDED) == ["Key key_40 in ws_4 is back to normal"]
+    opened, escalated, closed = (
+        next(mail for mail in story.taken[night][0] if UNHEEDED in mail["Subject"])
+        for night in ("leak", "second", "end")
+    )
+    assert escalated["In-Reply-To"] == closed["In-Reply-To"] == opened["Message-ID"]
+
+
+def test_what_each_sink_answered_is_published(story: Story) -> None:
+    rows = story.house.rows(
+        "select distinct sink, outcome from ops.alert_deliveries order by sink, outcome"
+    )
+
+    assert [(row["sink"], row["outcome"]) for row in rows] == [
+        ("email", "sent"),
+        ("slack", "sent"),
+        ("webhook", "sent"),
+    ]

@@ -30,7 +30,7 @@ class Day:
 
 @dataclass(frozen=True)
 class Contributor:
-    """A key on a model in an hour, and its share of what the subject spent on the day."""
+    """A key on a model in an hour, and its share (0 to 1) of what was spent beyond the usual."""
 
     credits: Decimal
     api_key_id: str | None = None
@@ -38,7 +38,7 @@ class Contributor:
     model: str | None = None
     hour_at: datetime | None = None
     request_count: int | None = None
-    share: Decimal | None = None
+    share: float | None = None
 
 
 @dataclass(frozen=True)

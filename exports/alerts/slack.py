@@ -69,7 +69,7 @@ def payload(alert: Alert) -> dict[str, Any]:
                 + (f" ({100 * one.share:.0f}%)" if one.share is not None else "")
                 for one in alert.contributors
             ]
-            blocks.append(_section("*Who spent most of it*\n" + "\n".join(lines)))
+            blocks.append(_section("*The largest parts of the excess*\n" + "\n".join(lines)))
         if alert.also:
             blocks.append(_section(f"*It lifted with it*\n{_plain(alert.also)}"))
     steps = "\n".join(f"• {_plain(step)}" for step in advice(alert))

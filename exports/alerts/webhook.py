@@ -111,7 +111,7 @@ def _told(alert: Alert) -> dict[str, Any]:
                 "hour_at": _instant(one.hour_at) if one.hour_at else None,
                 "request_count": one.request_count,
                 "credits": _text(one.credits),
-                "share": None if one.share is None else float(one.share),
+                "share": one.share,
             }
             for one in alert.contributors
         ],

@@ -44,7 +44,7 @@ def numbers(alert: Alert) -> list[tuple[str, str]]:
             last = alert.cycle_end_date - timedelta(days=1)
             found.append(("Cycle", f"{alert.cycle_start_date} to {last}"))
         if alert.exhausted_on is not None:
-            found.append(("Runs out", f"{alert.exhausted_on}"))
+            found.append(("Runs out", f"on {alert.exhausted_on}"))
     else:
         found.append((f"{day.usage_date:%-d %b}", credits(day.credits)))
         if day.upper_limit is not None:

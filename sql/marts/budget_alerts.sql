@@ -1,11 +1,13 @@
--- An alert: spend out of its normal range, or a budget reached, told from the day it opened.
+-- An alert: spend out of its normal range, a budget reached, or an allowance about to run out, told
+-- from the day it opened.
 --
 -- An anomaly's alert is open while its last day out of range is at most three days before the
 -- night's date, escalates when a later day reaches twice the credits of the first, and again each
--- time they double, and closes after three days within range. A budget's alert closes when the next
--- higher budget of the same subject is reached, or with its cycle. While it is not closed, what a
--- person said of it last is its state: acknowledged until it escalates beyond what was known then,
--- expected, or snoozed until the snooze ends.
+-- time they double, and closes after three days within range. A budget's alert closes when the
+-- next higher budget of the same subject is reached, or with its cycle; an allowance's with its
+-- cycle, or while it is to last to the end after all. While it is not closed, what a person said of
+-- it last is its state: acknowledged until it escalates beyond what was known then, expected, or
+-- snoozed until the snooze ends.
 -- All of it is a function of what was spent, of what was said and of the night's clock: nobody
 -- keeps an alert's state anywhere.
 --
@@ -18,13 +20,25 @@ with openings as (
         anomaly_day_count,
         level,
         escalated_date,
-        credits / nullif(request_count, 0) as credits_per_request,
+        opening.cause_text,
+        opening.since_at,
+        latest.credits_per_hour,
     from marts.alert_episodes as episode
     join marts.spend_anomalies as anomaly
         on anomaly.usage_date = episode.first_date
         and anomaly.workspace_id is not distinct from episode.workspace_id
         and anomaly.scope = episode.scope
         and anomaly.subject_id = episode.subject_id
+    left join marts.spend_causes as opening
+        on opening.usage_date = episode.first_date
+        and opening.workspace_id is not distinct from episode.workspace_id
+        and opening.scope = episode.scope
+        and opening.subject_id = episode.subject_id
+    left join marts.spend_causes as latest
+        on latest.usage_date = last_date
+        and latest.workspace_id is not distinct from episode.workspace_id
+        and latest.scope = episode.scope
+        and latest.subject_id = episode.subject_id
 ),
 
 lines as (
@@ -100,17 +114,7 @@ spend_alerts as (
                 'the middle day of this week is {:.1f} times the best of nine weeks before',
                 cast(this_week_credits / nullif(best_week_credits, 0) as double)
             )
-            when usual_request_count is null
-            then format('{:,} requests', request_count)
-            when credits_per_request / nullif(usual_credits_per_request, 0)
-                > request_count / nullif(usual_request_count, 0)
-            then format(
-                '{:,.4f} credits a request against {:,.4f} on a usual day',
-                credits_per_request, usual_credits_per_request
-            )
-            else format(
-                '{:,} requests against {:,.0f} on a usual day', request_count, usual_request_count
-            )
+            else coalesce(cause_text, format('{:,} requests', request_count))
         end
         || case
             when openings.scope in ('model', 'workspace') and top_key_id is not null
@@ -148,6 +152,9 @@ spend_alerts as (
             )
         end as what_happened,
         also,
+        since_at,
+        credits_per_hour,
+        cast(null as date) as exhausted_on,
         cast(null as decimal(38, 9)) as threshold_percent,
         cast(null as decimal(38, 9)) as allowance_credits,
         cast(null as date) as cycle_start_date,
@@ -228,6 +235,9 @@ budget_alerts as (
             usage_date
         ) as what_happened,
         cast(null as varchar) as also,
+        cast(null as timestamp) as since_at,
+        cast(null as decimal(38, 9)) as credits_per_hour,
+        cast(null as date) as exhausted_on,
         threshold_percent,
         allowance_credits,
         cycle_start_date,
@@ -237,10 +247,62 @@ budget_alerts as (
     from budgets
 ),
 
+exhaustion_alerts as (
+    select
+        concat_ws(
+            chr(31), 'exhaustion', workspace_id, 'workspace', workspace_id, cycle_start_date
+        ) as identity,
+        workspace_id,
+        'exhaustion' as kind,
+        'workspace' as scope,
+        workspace_id as subject_id,
+        first_projected_on as usage_date,
+        first_projected_on as last_date,
+        credits,
+        cast(null as decimal(38, 9)) as expected,
+        allowance_credits as upper_limit,
+        cast(null as decimal(38, 9)) as ratio,
+        credits as highest_credits,
+        0 as level,
+        cast(null as date) as escalated_date,
+        cast(first_projected_on + 1 as timestamp) as opens_at,
+        cast(if(exhausted_on is null, $as_of, cycle_end_date) as timestamp) as closes_at,
+        format(
+            '{:,.2f} credits a day in the last week, for a cycle until {}',
+            cast(credits_per_day as double), cycle_end_date - 1
+        ) as cause,
+        case
+            when is_exhausted then format(
+                'has spent its allowance of {:,.2f} credits on {}: {:,.2f} since {}.',
+                cast(allowance_credits as double), exhausted_on, cast(credits as double),
+                cycle_start_date
+            )
+            else format(
+                'has spent {:,.2f} of its {:,.2f} credits since {}; at this rate {} {}.',
+                cast(credits as double), cast(allowance_credits as double), cycle_start_date,
+                if(exhausted_on is null, 'they last beyond', 'the rest is gone on'),
+                coalesce(exhausted_on, cycle_end_date - 1)
+            )
+        end as what_happened,
+        cast(null as varchar) as also,
+        cast(null as timestamp) as since_at,
+        cast(round(cast(credits_per_day as double) / 24, 9) as decimal(38, 9)) as credits_per_hour,
+        exhausted_on,
+        cast(null as decimal(38, 9)) as threshold_percent,
+        allowance_credits,
+        cycle_start_date,
+        cycle_end_date,
+        cast(null as varchar) as told_by_identity,
+        cast(null as varchar) as recipients,
+    from marts.budget_exhaustion
+),
+
 alerts as (
     from spend_alerts
     union all
     from budget_alerts
+    union all
+    from exhaustion_alerts
 ),
 
 dated as (
@@ -249,6 +311,7 @@ dated as (
             case
                 -- another budget has taken its place, perhaps on a day that is not over
                 when kind = 'budget' and closes_at < cycle_end_date then least(closes_at, $as_of)
+                when kind = 'exhaustion' and exhausted_on is null then closes_at
                 when closes_at < $as_of then closes_at
             end as closes_at
         ),
@@ -296,7 +359,7 @@ select
     alert_id,                     -- the same for ever
     workspace_id,                 -- null: the source names none
     workspace_name,               -- null: the directory gives none
-    kind,                         -- anomaly, drift, woke or budget
+    kind,                         -- anomaly, drift, woke, budget or exhaustion
     scope,                        -- key, model, member or workspace
     subject_id,                   -- the id (or model) within its scope
     subject_name,                 -- null: the directory gives none
@@ -336,6 +399,9 @@ select
     recipients,                   -- a budget's own, told besides the settings'
     level,                        -- how often it has doubled
     escalated_date,               -- the day that doubled last; null: not escalated
+    since_at,                     -- UTC hour from which it spends above usual; or null
+    credits_per_hour,             -- what it spends since then, on its last day; or null
+    exhausted_on,                 -- of an allowance: when it did, or is to run out
     also,                         -- the wider scopes that it lifted too, a line each; or null
     threshold_percent,            -- of a budget that is a share of the allowance
     allowance_credits,            -- of the plan, for one cycle; null but for a budget

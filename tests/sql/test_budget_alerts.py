@@ -71,6 +71,7 @@ def tell(run_model: RunModel) -> Tell:
         quarters: Sequence[Row] = (),
         habits: Sequence[Row] | None = None,
         as_of: datetime | None = None,
+        causes: Sequence[Row] = (),
         **tables: Sequence[Row],
     ) -> Rows:
         clock = {"as_of": as_of or datetime.combine(TODAY + DAY, datetime.min.time())}
@@ -92,8 +93,9 @@ def tell(run_model: RunModel) -> Tell:
             )
         staged = {f"staging.{name}": rows for name, rows in tables.items()}
         decided = {"staging.alert_decisions": tables.get("alert_decisions", ())}
-        known = {"marts.spend_anomalies": anomalies}
-        known["marts.alert_days"] = run_model("marts.alert_days", known | decided, **clock)
+        known = {"marts.spend_anomalies": anomalies, "marts.spend_causes": causes}
+        ranges_out = {"marts.spend_anomalies": anomalies}
+        known["marts.alert_days"] = run_model("marts.alert_days", ranges_out | decided, **clock)
         days = {"marts.alert_days": known["marts.alert_days"]}
         known["marts.alert_episodes"] = run_model("marts.alert_episodes", days | decided, **clock)
         return run_model("marts.budget_alerts", known | staged, **clock)
@@ -454,20 +456,22 @@ def test_the_message_names_the_subject_and_the_numbers(tell: Tell) -> None:
     assert (alert["subject_name"], alert["workspace_name"]) == ("Billing bot", "Acme")
 
 
-def test_the_cause_is_requests_when_there_are_more_of_them(tell: Tell) -> None:
-    [alert] = tell([over()], [usage()])
+def test_the_cause_is_that_of_the_opening_day_and_the_rate_that_of_the_last(tell: Tell) -> None:
+    subject = {name: over()[name] for name in ("workspace_id", "scope", "subject_id")}
+    first = subject | {
+        "usage_date": TODAY - DAY,
+        "cause_text": "1,000 requests against 200 on a usual day",
+        "since_at": datetime(2026, 11, 17, 7),
+        "credits_per_hour": Decimal(40),
+    }
+    last = first | {"usage_date": TODAY, "cause_text": "more", "credits_per_hour": Decimal(90)}
+
+    [alert] = tell([over(TODAY - DAY), over()], [usage(TODAY - DAY)], causes=[first, last])
 
     assert alert["cause"] == (
         "1,000 requests against 200 on a usual day, 100% of the credits on model gpt-5"
     )
-
-
-def test_the_cause_is_credits_per_request_when_each_is_dearer(tell: Tell) -> None:
-    row = over()
-
-    [alert] = tell([row], habits=[habit(row, request_count=210, usual_credits_per_request=0.5)])
-
-    assert alert["cause"] == "2.3810 credits a request against 0.5000 on a usual day"
+    assert (alert["since_at"], alert["credits_per_hour"]) == (first["since_at"], Decimal(90))
 
 
 def test_the_cause_of_a_workspace_names_its_key(tell: Tell) -> None:
@@ -678,6 +682,45 @@ def test_budgets_that_are_reached_on_one_day_are_told_by_the_highest_to_everybod
     assert (half["told_by_alert_id"], most["told_by_alert_id"]) == (most["alert_id"], None)
     assert (half["state"], most["state"]) == ("closed", "open")
     assert most["recipients"] == "ada@acme.example, bob@x.org"
+
+
+def running_out(**columns: object) -> Row:
+    return {
+        "workspace_id": "ws_1",
+        "cycle_start_date": date(2026, 11, 1),
+        "cycle_end_date": date(2026, 12, 1),
+        "first_projected_on": TODAY,
+        "exhausted_on": date(2026, 11, 25),
+        "is_exhausted": False,
+        "credits": Decimal(800),
+        "allowance_credits": Decimal(1000),
+        "credits_per_day": Decimal(48),
+    } | columns
+
+
+@pytest.mark.parametrize(
+    ("columns", "as_of", "state", "said"),
+    [
+        ({}, datetime(2026, 11, 19), "open", "at this rate the rest is gone on 2026-11-25."),
+        ({"is_exhausted": True}, datetime(2026, 11, 26), "open", "has spent its allowance"),
+        ({"exhausted_on": None}, datetime(2026, 11, 26), "closed", "they last beyond 2026-11-30."),
+        ({}, datetime(2026, 12, 2), "closed", "at this rate"),
+    ],
+)
+def test_an_allowance_that_runs_out_is_an_alert_of_its_workspace(
+    run_model: RunModel, columns: Row, as_of: datetime, state: str, said: str
+) -> None:
+    [alert] = run_model(
+        "marts.budget_alerts", {"marts.budget_exhaustion": [running_out(**columns)]}, as_of=as_of
+    )
+
+    assert (alert["kind"], alert["scope"], alert["subject_id"]) == (
+        "exhaustion",
+        "workspace",
+        "ws_1",
+    )
+    assert (alert["state"], alert["credits_per_hour"]) == (state, Decimal(2))
+    assert said in alert["message"]
 
 
 # ---- the claims ---------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ def leak(alert_row: Rows) -> Alert:
     days.append(Day(datetime(2026, 11, 18).date(), Decimal("1234.5"), Decimal(247), Decimal(480)))
     part = Contributor(
         Decimal("310.25"), "key_1", "Billing bot", "gpt-5", datetime(2026, 11, 18, 8), 240,
-        Decimal("0.31"),
+        0.31,
     )  # fmt: skip
     row = alert_row(credits_per_hour=Decimal("102.875"), also="Model gpt-5: 2,300.00 credits")
     return Alert.of(row, "opened", days=days, contributors=[part])
