@@ -1615,7 +1615,9 @@ def _doctor_email(settings: Settings, say: Callable[[bool | None, str], None]) -
     outbox.arm(contents.sinks(), settings.alerts.sinks)
     sink = settings.alerts.email
     if sink is None:
-        say(None, "e-mail: no [alerts.email]; alerts are told on the console only.")
+        others = " and ".join(sorted(settings.alerts.sinks))
+        where = f"on the console and by {others}" if others else "on the console only"
+        say(None, f"e-mail: no [alerts.email]; alerts are told {where}.")
         return
     try:
         with smtplib.SMTP(sink.smtp_host, sink.smtp_port, timeout=10) as session:

@@ -138,13 +138,12 @@ def _sink(
     """A sink that writes down what it is told, so that a killed night's messages are known too."""
 
     def receive(alert: Alert) -> Answer:
-        line = {
-            "alert_id": alert.alert_id,
-            "transition": alert.transition,
-            "may_repeat": alert.may_repeat,
-        }
+        lines = [
+            {"alert_id": one.alert_id, "transition": one.step, "may_repeat": one.may_repeat}
+            for one in alert.members or (alert,)
+        ]
         with told.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write("".join(json.dumps(line) + "\n" for line in lines))
         return Answer("sent", "written down")
 
     module = ModuleType("told")
