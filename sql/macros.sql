@@ -25,3 +25,23 @@ create or replace macro in_words(minor, currency, places) as
         when places = 0 then format('{:,}', abs(minor))
         else format('{:,}', abs(minor)) || ' minor units'
     end;
+
+-- The first day of the billing cycle that a day lies in, and of the next: cycles start on the day
+-- `anchor_day` of a month, or on its last day where the month is shorter.
+create or replace macro anchor_date(in_month, anchor_day) as
+    least(
+        date_trunc('month', in_month)::date + (anchor_day - 1)::integer,
+        last_day(in_month)
+    );
+
+create or replace macro cycle_start(on_date, anchor_day) as
+    case
+        when on_date >= anchor_date(on_date, anchor_day) then anchor_date(on_date, anchor_day)
+        else anchor_date(date_trunc('month', on_date) - interval 1 month, anchor_day)
+    end;
+
+create or replace macro cycle_end(on_date, anchor_day) as
+    case
+        when on_date < anchor_date(on_date, anchor_day) then anchor_date(on_date, anchor_day)
+        else anchor_date(date_trunc('month', on_date) + interval 1 month, anchor_day)
+    end;

@@ -72,33 +72,11 @@ spend as (
         budgets.*,
         usage_date,
         credits,
-        cast(date_trunc('month', usage_date) as date) as month_date,
-        cast(date_trunc('month', usage_date) - interval 1 month as date) as last_month_date,
-        cast(date_trunc('month', usage_date) + interval 1 month as date) as next_month_date,
+        cycle_start(usage_date, anchor_day) as cycle_start_date,
+        cycle_end(usage_date, anchor_day) as cycle_end_date,
     from marts.daily_spend
     join budgets using (workspace_id, scope, subject_id)
     where threshold_credits > 0
-),
-
-anchors as (
-    -- the day a cycle starts in the month before, in this one and in the next
-    select
-        *,
-        last_month_date + cast(least(anchor_day, day(last_day(last_month_date))) as integer) - 1
-            as last_anchor_date,
-        month_date + cast(least(anchor_day, day(last_day(month_date))) as integer) - 1
-            as anchor_date,
-        next_month_date + cast(least(anchor_day, day(last_day(next_month_date))) as integer) - 1
-            as next_anchor_date,
-    from spend
-),
-
-cycles as (
-    select
-        *,
-        if(usage_date >= anchor_date, anchor_date, last_anchor_date) as cycle_start_date,
-        if(usage_date >= anchor_date, next_anchor_date, anchor_date) as cycle_end_date,
-    from anchors
 ),
 
 running_totals as (
@@ -108,7 +86,7 @@ running_totals as (
             partition by budget_id, cycle_start_date
             order by usage_date
         ) as cycle_credits,
-    from cycles
+    from spend
 ),
 
 crossings as (

@@ -50,46 +50,24 @@ days as (
     select
         *,
         cast(day_at as date) as usage_date,
-        cast(date_trunc('month', day_at) as date) as month_date,
-        cast(date_trunc('month', day_at) - interval 1 month as date) as last_month_date,
-        cast(date_trunc('month', day_at) + interval 1 month as date) as next_month_date,
+        cycle_start(usage_date, anchor_day) as cycle_start_date,
+        cycle_end(usage_date, anchor_day) as cycle_end_date,
     from day_lists
-),
-
-anchors as (
-    -- the day a cycle starts in the month before, in this one and in the next
-    select
-        *,
-        last_month_date + cast(least(anchor_day, day(last_day(last_month_date))) as integer) - 1
-            as last_anchor_date,
-        month_date + cast(least(anchor_day, day(last_day(month_date))) as integer) - 1
-            as anchor_date,
-        next_month_date + cast(least(anchor_day, day(last_day(next_month_date))) as integer) - 1
-            as next_anchor_date,
-    from days
-),
-
-cycles as (
-    select
-        *,
-        if(usage_date >= anchor_date, anchor_date, last_anchor_date) as cycle_start_date,
-        if(usage_date >= anchor_date, next_anchor_date, anchor_date) as cycle_end_date,
-    from anchors
 ),
 
 totals as (
     select
-        cycles.workspace_id,
-        cycles.usage_date,
+        days.workspace_id,
+        days.usage_date,
         cycle_start_date,
         cycle_end_date,
         allowance_credits,
-        cycles.usage_date <= last_complete_date as is_complete,
+        days.usage_date <= last_complete_date as is_complete,
         cast(
             coalesce(
                 sum(credits) over (
-                    partition by cycles.workspace_id, cycle_start_date
-                    order by cycles.usage_date
+                    partition by days.workspace_id, cycle_start_date
+                    order by days.usage_date
                 ),
                 0
             )
@@ -97,16 +75,16 @@ totals as (
         ) as cycle_credits,
         coalesce(
             sum(credits) over (
-                partition by cycles.workspace_id
-                order by cycles.usage_date
+                partition by days.workspace_id
+                order by days.usage_date
                 rows between 6 preceding and current row
             ),
             0
         ) as week_credits,
-    from cycles
+    from days
     left join spend
-        on spend.workspace_id = cycles.workspace_id
-        and spend.usage_date = cycles.usage_date
+        on spend.workspace_id = days.workspace_id
+        and spend.usage_date = days.usage_date
 ),
 
 projections as (

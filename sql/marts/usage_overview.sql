@@ -39,20 +39,7 @@ todays as (
 cycles as (
     select
         *,
-        coalesce(day(cycle_anchor_date), 1) as anchor_day,
-        -- the month's anchor day, or its last day where the month is shorter
-        least(
-            date_trunc('month', today)::date + (anchor_day - 1)::integer,
-            last_day(today)
-        ) as this_months_anchor,
-        least(
-            (date_trunc('month', today) - interval '1 month')::date + (anchor_day - 1)::integer,
-            last_day((date_trunc('month', today) - interval '1 month')::date)
-        ) as last_months_anchor,
-        case
-            when this_months_anchor <= today then this_months_anchor
-            else last_months_anchor
-        end as cycle_start_date,
+        cycle_start(today, coalesce(day(cycle_anchor_date), 1)) as cycle_start_date,
     from todays
 ),
 

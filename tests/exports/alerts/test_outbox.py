@@ -18,6 +18,7 @@ from exports.alerts.outbox import Report, arm, deliver, published_alerts, tell
 from pipelines.calendar import Clock
 from pipelines.settings import Settings, SettingsError
 from pipelines.store import Draft, Journal, Store
+from tests.alert_faults import Death, DyingJournal
 
 Rows = Callable[..., dict[str, Any]]
 AS_OF = datetime(2026, 11, 19)  # the night after 18 November
@@ -42,10 +43,6 @@ class Sink:
     @property
     def transitions(self) -> list[str]:
         return [alert.transition for alert in self.received]
-
-
-class Crash(BaseException):
-    """The process is no more."""
 
 
 FAILED = Answer("failed", "451 later")
@@ -309,8 +306,8 @@ def test_a_digest_that_was_never_answered_is_repeated_and_says_so(
 def test_of_a_digest_only_what_may_have_been_received_is_marked(
     night: Night, alert_row: Rows
 ) -> None:
-    sink = Sink(Crash())
-    with pytest.raises(Crash):
+    sink = Sink(Death())
+    with pytest.raises(Death):
         night(storm(alert_row, 2), sink)  # dies over the first
 
     night(storm(alert_row, 5), sink)
@@ -506,33 +503,14 @@ def test_two_unseen_answers_end_the_night(night: Night, alert_row: Rows) -> None
 def test_a_crash_before_the_answer_is_followed_by_one_flagged_repetition(
     night: Night, alert_row: Rows
 ) -> None:
-    sink = Sink(Crash())
+    sink = Sink(Death())
 
-    with pytest.raises(Crash):
+    with pytest.raises(Death):
         night([alert_row()], sink)
     night([alert_row()], sink)
     night([alert_row()], sink)
 
     assert [alert.may_repeat for alert in sink.received] == [True]
-
-
-class FailingJournal:
-    """A journal whose machine stops at a chosen step, before or after the line is on disk."""
-
-    def __init__(self, journal: Journal, dice: random.Random, chance: float) -> None:
-        self.journal = journal
-        self.dice = dice
-        self.chance = chance
-
-    def append(self, *entries: Mapping[str, Any]) -> None:
-        if self.dice.random() < self.chance:
-            raise Crash
-        self.journal.append(*entries)
-        if self.dice.random() < self.chance:
-            raise Crash
-
-    def entries(self) -> list[dict[str, Any]]:
-        return self.journal.entries()
 
 
 class Memory(Journal):
@@ -561,14 +539,14 @@ class BrokenPost:
         if throw < 0.15:
             return self.dice.choice([FAILED, REFUSED, DOWN])
         if throw < 0.20:
-            raise Crash  # before it was handed over
+            raise Death  # before it was handed over
         self.taken.append(alert)
         if throw < 0.25:
             self.unseen += 1
             return UNKNOWN
         if throw < 0.30:
             self.unseen += 1
-            raise Crash  # after it was handed over
+            raise Death  # after it was handed over
         return Answer("sent", "taken")
 
 
@@ -588,11 +566,11 @@ def test_in_any_schedule_nothing_is_lost_and_nothing_repeated_unflagged(
     ]
     for attempt in range(200):
         is_calm = attempt >= 6  # then nothing breaks any more, and the rest must get through
-        journal = memory if is_calm else FailingJournal(memory, dice, 0.04)
+        journal = memory if is_calm else DyingJournal(memory, dice, 0.04)
         sink = Sink() if is_calm else post
         try:
             report = tell(rows, {"post": sink}, journal, AS_OF, lambda _: None)
-        except Crash:
+        except Death:
             continue
         if is_calm:
             assert isinstance(sink, Sink)
