@@ -848,8 +848,22 @@ class Landing:
     def _land_sifted(self, objects: list[SpooledObject], is_plain: bool) -> list[dict[str, Any]]:
         """Lands JSON objects some of whose lines are in doubt: those by themselves, the rest as if
         they had never been there. Returns the account of each that adds up.
+
+        First the lines in doubt are sought by the fields that every record needs, which reads half
+        as much and finds nearly all; where others raise still, by every field.
         """
-        doubts = self._doubts(objects, is_plain)
+        rows: list[dict[str, Any]] = []
+        for by_every_field in (False, True):
+            landed = {row["object_sha256"] for row in rows}
+            left = [item for item in objects if item.sha256 not in landed]
+            if left:
+                rows += self._sift(left, is_plain, by_every_field=by_every_field)
+        return rows
+
+    def _sift(
+        self, objects: list[SpooledObject], is_plain: bool, *, by_every_field: bool
+    ) -> list[dict[str, Any]]:
+        doubts = self._doubts(objects, is_plain, by_every_field=by_every_field)
         table = self._careful_table("null::varchar")
         whole: list[SpooledObject] = []
         parts: dict[str, tuple[SpooledObject, Sifted]] = {}
@@ -862,13 +876,15 @@ class Landing:
                 continue
             with suppress(FileNotFoundError):  # gone since it was hashed: no longer still
                 parts[item.sha256] = (item, Sifted(item.path, item.line_count, aside))
-        landed = self._land_clean(whole, None, is_plain)
+        landed = self._land_clean(whole, None, is_plain, by_halves=by_every_field)
         with readable(self.draft.connection, [sifted for _, sifted in parts.values()]) as names:
             clean = [
                 replace(item, read_as=name, line_count=sifted.line_count)
                 for (item, sifted), name in zip(parts.values(), names, strict=True)
             ]
-            landed |= self._land_clean(clean, None, is_plain, is_sifted=True)
+            landed |= self._land_clean(
+                clean, None, is_plain, is_sifted=True, by_halves=by_every_field
+            )
             for sha256, (item, sifted) in parts.items():
                 if sha256 in landed:
                     item.read_count = sifted.line_count
@@ -889,9 +905,11 @@ class Landing:
             if item.sha256 in landed
         ]
 
-    def _doubts(self, objects: list[SpooledObject], is_plain: bool) -> dict[str, list[int]]:
-        """Lines of objects, from 1, that can't be typed strictly; nothing of an object of which not
-        every line became a row.
+    def _doubts(
+        self, objects: list[SpooledObject], is_plain: bool, *, by_every_field: bool
+    ) -> dict[str, list[int]]:
+        """Lines of objects, from 1, of which the fields that every record needs, or any, can't be
+        typed strictly; nothing of an object of which not every line became a row.
         """
         completed = self.format.request["completed_at"]
         doubts = [
@@ -901,6 +919,7 @@ class Landing:
                 latest=f"timestamp '{self.latest}'" if name == completed else "",
             )
             for name, kind in self.format.fields.items()
+            if kind.needed or by_every_field
         ]
         file = self.draft.new_file("parquet")
         try:

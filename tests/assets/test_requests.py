@@ -493,6 +493,36 @@ def test_a_bad_line_is_remembered_by_place_and_hash_never_by_its_text(house: Hou
     assert [row["request_id"] for row in requests(house)] == ["also", "good"]
 
 
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        {"request_id": None},
+        {"gateway_in_at": "at noon"},
+        {"request_id": None, "gateway_in_at": "at noon", "source": "nobody"},
+    ],
+)
+def test_the_engine_reads_all_lines_but_those_of_which_a_field_is_in_doubt(
+    house: House, monkeypatch: pytest.MonkeyPatch, spoilt: dict[str, str | None]
+) -> None:
+    def line_by_line(*_: Any) -> None:
+        raise AssertionError("the whole object was read line by line")
+
+    monkeypatch.setattr(landing.Landing, "_land_careful", line_by_line)
+    wrong = [request(field) | {field: value} for field, value in spoilt.items()]
+    house.put("requests/a.jsonl", [request("first"), *wrong, request("last")])
+
+    house.night()
+
+    assert accounts(house) == [{"read": 2 + len(spoilt), "accepted": 2, "quarantined": len(spoilt)}]
+    assert [row["line_number"] for row in house.rows("from ops.quarantine")] == list(
+        range(2, 2 + len(spoilt))
+    )
+    assert {row["request_id"]: row["source_line"] for row in house.rows("from raw.requests")} == {
+        "first": 1,
+        "last": 2 + len(spoilt),
+    }
+
+
 def test_a_value_that_no_column_holds_sets_aside_its_line_alone(house: House) -> None:
     house.put(
         "requests/a.jsonl",
