@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from assets import requests
+from pipelines import object_store
 from pipelines.calendar import DAY, Clock
 from pipelines.reading import ObjectRefused, RequestFormat, records_at, shape_of, unpack
 from pipelines.settings import Limits, RequestSource, Settings, SettingsError
@@ -144,18 +145,21 @@ def _records(
         "order by arrived_at desc limit 1",
         object=source_object,
     )["location"].to_pylist()
-    path = Path(place)
-    shape = shape_of(path.name)
+    shape = shape_of(Path(place).name)
     assert shape is not None
-    plain = draft.spool / "history"
+    plain, fetched = draft.spool / "history", draft.spool / "history.fetched"
     try:
+        if object_store.is_remote(place):
+            object_store.object_at(place).fetch(fetched)
+        path = fetched if object_store.is_remote(place) else Path(place)
         if unpack(path, shape[1], plain) == source_object:
             yield from records_at(plain, shape[0], known, lines, limits)
             return
-    except (OSError, EOFError, ObjectRefused):
+    except (OSError, EOFError, ObjectRefused, object_store.Changed):
         pass
     finally:
         plain.unlink(missing_ok=True)
+        fetched.unlink(missing_ok=True)
     draft.remark(f"{place} changed since it was landed: its Playground history was not kept.")
 
 

@@ -336,6 +336,15 @@ def objects_at(location: str) -> list[RemoteObject]:
     return found
 
 
+def object_at(location: str) -> RemoteObject:
+    """The object of that name, whatever letters are in it. Raises Changed where there is none."""
+    name, _, key = location.removeprefix(SCHEME).partition("/")
+    for item in Bucket(f"{SCHEME}{name}").objects(key):
+        if item.key == key:
+            return item
+    raise Changed(f"{location} lies there no more.")
+
+
 def _pattern(glob: str) -> re.Pattern[str]:
     """A pattern as Path.glob() reads it: `*` stays within a folder, `**/` doesn't."""
     text = ""

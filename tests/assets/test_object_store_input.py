@@ -11,6 +11,7 @@ from pipelines.store import Store
 from tests import buckets
 from tests.buckets import FAULTS, Asked, Fault, Proxy
 from tests.houses import (
+    ROLL_UPS,
     SETTINGS,
     House,
     csv,
@@ -223,3 +224,29 @@ def test_doctor_says_what_to_mend(house: House, proxy: Proxy) -> None:
     assert done.returncode == 1
     assert "There is no bucket 'no-such-bucket'" in done.stdout
     assert "source proxy: nothing lies at s3://bucket/proxy" in done.stdout
+
+
+def test_what_was_said_in_the_playground_is_kept_of_objects_there(
+    tmp_path: Path, proxy: Proxy
+) -> None:
+    asking = REMOTE.replace(
+        'location = "s3://bucket/logs"',
+        'location = "s3://bucket/logs"\nplayground_history_days = 3',
+    )
+    folder = tmp_path / "sql"
+    models = request_models(folder, *ROLL_UPS, "marts/playground_history")
+    house = House(tmp_path / "house", models, asking)
+    words = {"source": "playground", "member_id": "mem_1", "response": "the heron stands"}
+    at = "2026-11-20T10:00:00Z"
+    for name in ("odd [1]*.jsonl", "odd [1]*.jsonl.gz"):
+        lines = jsonl([request(name, at) | words, request(f"api/{name}", at)])
+        buckets.put(proxy, f"s3://bucket/logs/{name}", packed(Path(name).suffix, lines))
+
+    house.night()
+
+    assert house.rows(
+        "select request_id, response from marts.playground_history order by request_id"
+    ) == [
+        {"request_id": name, "response": "the heron stands"}
+        for name in ("odd [1]*.jsonl", "odd [1]*.jsonl.gz")
+    ]
