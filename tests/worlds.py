@@ -31,11 +31,13 @@ ROLLED_UP = (
     "marts.usage_by_model",
     "marts.usage_by_member",
     "marts.daily_spend",
+    "marts.spend_peaks",
 )
 JUDGED = (
     "marts.spend_habits",
     "marts.spend_ranges",
     "marts.spend_mixes",
+    "marts.spend_paces",
     "marts.spend_anomalies",
     "marts.spend_causes",
     "marts.spend_contributors",
@@ -135,7 +137,7 @@ def run(connection: duckdb.DuckDBPyConnection, tables: Sequence[str], day: date)
 # ---- what came of it ------------------------------------------------------------------------
 
 # Each planted incident with the first day that told of its key, and the hour in which the running
-# total of a day passed the limit that the night before had stored.
+# total of a day passed the limit that the night before had stored, or an hour that of an hour.
 FOUND = """
     create or replace temp table world_found as
     with running as (
@@ -143,13 +145,12 @@ FOUND = """
             api_key_id,
             usage_date,
             quarter_at,
-            sum(sum(credits)) over (
-                partition by api_key_id, usage_date
-                order by quarter_at
-            ) as credits_so_far,
+            sum(sum(credits)) over of_day as credits_so_far,
+            max(sum(credits)) over of_day as biggest_hour_so_far,
         from marts.usage_quarter_hourly
         where usage_date >= $first
         group by 1, 2, 3
+        window of_day as (partition by api_key_id, usage_date order by quarter_at)
     ),
 
     crossings as (
@@ -160,9 +161,20 @@ FOUND = """
         from running
         join marts.spend_ranges as ranges
             on ranges.usage_date = running.usage_date
-            and scope = 'key'
-            and subject_id = api_key_id
+            and ranges.scope = 'key'
+            and ranges.subject_id = api_key_id
+        join marts.spend_paces as pace
+            on pace.usage_date = running.usage_date
+            and pace.scope = 'key'
+            and pace.subject_id = api_key_id
         where credits_so_far > upper_limit
+            or (
+                biggest_hour_so_far > hour_limit
+                and 3 * biggest_hour_so_far > expected
+                and credits_so_far > expected * (1 + exceed_percent / 100)
+                and credits_so_far > expected + floor_credits
+                and expected > 0
+            )
         group by 1, 2
     ),
 
@@ -218,7 +230,7 @@ FALSE = """
         where scope = 'key'
     )
 
-    select kind, reason in ('dearer_requests', 'another_model') as is_second_channel
+    select kind, reason not in ('range', 'drift') as is_second_channel
     from told
     join world_truth on api_key_id = subject_id
     where (before is null or usage_date - before > 3)

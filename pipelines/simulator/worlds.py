@@ -69,10 +69,11 @@ PROFILES = """
 """
 
 # Numbers that look random: of a seed and of what they are about. `dice` is from 0 up to 1, `bell` a
-# standard normal of two of them.
+# standard normal of two of them. Hashed twice: the hash of several values takes the last one by
+# XOR, and two seeds whose own hashes begin alike would make the same world but for a hundredth.
 MACROS = """
     create or replace macro dice(a, b, c, what) as
-        (hash(a, b, c, what, getvariable('seed')) >> 11)::double / 9007199254740992;
+        (hash(hash(a, b, c, what, getvariable('seed'))) >> 11)::double / 9007199254740992;
     create or replace macro bell(a, b, c, what) as
         sqrt(-2 * ln(1 - dice(a, b, c, what))) * cos(2 * pi() * dice(a, b, c, what || '/angle'));
     create or replace macro drawn(mean, a, b, c, what) as

@@ -110,9 +110,13 @@ spend_alerts as (
         coalesce(crossed_at, cast(usage_date + 1 as timestamp)) as opens_at,
         cast(last_date + 4 as timestamp) as closes_at,
         case
-            when kind = 'drift' then format(
-                'the middle day of this week is {:.1f} times the best of nine weeks before',
-                cast(this_week_credits / nullif(best_week_credits, 0) as double)
+            when reason = 'drift' then concat_ws(
+                ', ',
+                format(
+                    'the middle day of this week is {:.1f} times the best of nine weeks before',
+                    cast(this_week_credits / nullif(best_week_credits, 0) as double)
+                ),
+                cause_text
             )
             else coalesce(cause_text, format('{:,} requests', request_count))
         end
@@ -141,14 +145,24 @@ spend_alerts as (
             )
             when 'drift' then format(
                 'is drifting upwards: {:,.2f} credits on {}, day by day within its range '
-                || '(up to {:,.2f}), week by week above all it spent in the two months before.',
-                cast(credits as double), usage_date, cast(upper_limit as double)
+                || '(up to {:,.2f}), week by week above all it {} in the two months before.',
+                cast(credits as double), usage_date, cast(upper_limit as double),
+                if(reason = 'climb', 'did', 'spent')
             )
             else format(
-                'spent {:,.2f} credits on {}{}, {}the expected {:,.2f} (normal up to {:,.2f}).',
+                'spent {:,.2f} credits on {}{}, {}the expected {:,.2f} ({}).',
                 cast(credits as double), usage_date, if(is_complete, '', ' so far'),
                 coalesce(format('{:,.1f} times ', cast(ratio as double)), 'against '),
-                cast(expected as double), cast(upper_limit as double)
+                cast(expected as double),
+                if(
+                    reason = 'burst',
+                    format(
+                        '{:,.2f} of them in the hour from {} UTC, where up to {:,.2f} are normal',
+                        cast(peak_credits as double), strftime(peak_hour_at, '%H:%M'),
+                        cast(hour_limit as double)
+                    ),
+                    format('normal up to {:,.2f}', cast(upper_limit as double))
+                )
             )
         end as what_happened,
         also,

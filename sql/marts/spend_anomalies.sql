@@ -2,10 +2,12 @@
 --
 -- One row for each day that spend_ranges calls high, drift or woke, and for each that only the
 -- second channel sees: a key or member within its range of credits, whose requests have become so
--- dear that spend_mixes names it (reason dearer_requests or another_model). The verdict in
--- spend_ranges stays what it is: that of the credits. Such a row is an anomaly like any other: it
--- opens an alert, it explains wider scopes, and the claim that every anomaly is told holds it too.
--- Only of days that are over, for what a request costs on average may fall again until midnight.
+-- dear that spend_mixes names it (reason dearer_requests or another_model), which spent so much in
+-- an hour (burst) or makes so many more requests than a month ago (climb) that spend_paces does.
+-- The verdict in spend_ranges stays what it is: that of the credits. Such a row is an anomaly like
+-- any other: it opens an alert, it explains wider scopes, and the claim that every anomaly is told
+-- holds it too. A burst is told while it runs, the others of days that are over only, for what a
+-- request costs on average may fall again until midnight.
 --
 -- Several days in a row are one alert: that is what budget_alerts makes of these rows.
 --
@@ -15,7 +17,7 @@
 --
 -- grain: usage_date, workspace_id?, scope, subject_id
 with gates as (
-    -- X percent and the floor, as for the ranges: nobody is woken for dear requests that are few
+    -- X percent and the floor, as for the ranges: nobody is woken for trifles
     select
         *,
         greatest(
@@ -32,22 +34,69 @@ mixes as (
     where usage_date = $day
 ),
 
-judged as (
+paces as (
+    select
+        workspace_id,
+        scope,
+        subject_id,
+        peak_hour_at,
+        peak_credits,
+        hour_limit,
+        is_climbing as has_more_requests,
+        usual_credits,
+        best_credits,
+    from marts.spend_paces
+    where usage_date = $day
+),
+
+seen as (
     select
         gates.*,
         dearest_credits,
+        new_model_excess_credits,
+        peak_hour_at,
+        peak_credits,
+        -- not below a third of what is expected of the whole day (greatest() passes nulls over)
         case
-            when verdict in ('high', 'woke') then 'range'
-            when verdict = 'drift' then 'drift'
-            when not is_complete or expected = 0 or coalesce(credits <= gate, true) then null
-            when credits > dearest_credits then 'dearer_requests'
-            when new_model_excess_credits > gate - expected then 'another_model'
-        end as reason,
+            when hour_limit is not null then greatest(
+                hour_limit,
+                cast(round(cast(expected as double) / 3, 9) as decimal(38, 9))
+            )
+        end as hour_limit,
+        expected > 0 and coalesce(credits > gate, false) as is_of_note,
+        -- by X percent and the floor above the two weeks that it is held against
+        coalesce(
+            has_more_requests
+            and usual_credits > best_credits * (1 + cast(exceed_percent as double) * 0.01)
+            and usual_credits > best_credits + cast(floor_credits as double),
+            false
+        ) as is_climbing,
     from gates
     left join mixes
         on mixes.workspace_id is not distinct from gates.workspace_id
         and mixes.scope = gates.scope
         and mixes.subject_id = gates.subject_id
+    left join paces
+        on paces.workspace_id is not distinct from gates.workspace_id
+        and paces.scope = gates.scope
+        and paces.subject_id = gates.subject_id
+),
+
+judged as (
+    select
+        *,
+        is_of_note and coalesce(peak_credits > hour_limit, false) as has_burst,
+        case
+            when verdict in ('high', 'woke') then 'range'
+            -- what was told in its hour stays what it was when the day is over
+            when verdict = 'drift' and not has_burst then 'drift'
+            when is_complete and is_of_note and credits > dearest_credits then 'dearer_requests'
+            when is_complete and is_of_note and new_model_excess_credits > gate - expected
+            then 'another_model'
+            when has_burst then 'burst'
+            when is_complete and is_climbing then 'climb'
+        end as reason,
+    from seen
 ),
 
 anomalies as materialized (
@@ -57,6 +106,7 @@ anomalies as materialized (
             case reason
                 when 'dearer_requests' then greatest(gate, dearest_credits)
                 when 'another_model' then gate
+                when 'burst' then gate
                 else upper_limit
             end as upper_limit
         ),
@@ -104,7 +154,16 @@ usage_by_subject as (
 ),
 
 spent as materialized (
-    select anomaly, reason, upper_limit, api_key_id, model, quarter_at, usage_by_subject.credits
+    select
+        anomaly,
+        reason,
+        upper_limit,
+        gate,
+        hour_limit,
+        api_key_id,
+        model,
+        quarter_at,
+        usage_by_subject.credits,
     from usage_by_subject
     join anomalies
         on usage_by_subject.workspace_id is not distinct from anomalies.workspace_id
@@ -118,17 +177,32 @@ running_totals as (
     select
         anomaly,
         quarter_at,
+        any_value(reason) as reason,
         any_value(upper_limit) as upper_limit,
+        any_value(gate) as gate,
+        any_value(hour_limit) as hour_limit,
         sum(sum(credits)) over (partition by anomaly order by quarter_at) as credits_so_far,
+        sum(sum(credits)) over (
+            partition by anomaly, date_trunc('hour', quarter_at)
+            order by quarter_at
+        ) as credits_of_hour,
     from spent
-    where reason = 'range'  -- what a request costs is known when the day is over
     group by 1, 2
 ),
 
-crossings as (
-    select anomaly, min(quarter_at) + interval '15 minutes' as crossed_at
+running_peaks as (
+    select
+        *,
+        max(credits_of_hour) over (partition by anomaly order by quarter_at) as peak_so_far,
     from running_totals
-    where credits_so_far > upper_limit
+),
+
+crossings as (
+    -- what a request costs, and how many there are in two weeks, is known when the day is over
+    select anomaly, min(quarter_at) + interval '15 minutes' as crossed_at
+    from running_peaks
+    where (reason = 'range' and credits_so_far > upper_limit)
+        or (peak_so_far > hour_limit and credits_so_far > gate)
     group by 1
 ),
 
@@ -203,19 +277,26 @@ select
     workspace_id,               -- null: the source names none
     scope,                      -- key, model, member or workspace
     subject_id,                 -- the id (or model) within its scope
-    if(verdict in ('drift', 'woke'), verdict, 'anomaly') as kind,  -- anomaly, drift or woke
-    reason,                     -- range, drift, dearer_requests or another_model: which rule
+    case
+        when reason in ('drift', 'climb') then 'drift'
+        when verdict = 'woke' then verdict
+        else 'anomaly'
+    end as kind,                -- anomaly, drift or woke
+    reason,  -- range, drift, dearer_requests, another_model, burst or climb: which rule
     credits,                    -- spent on the day, so far if it is not over
     expected,                   -- the typical day
     upper_limit,                -- the most that is not yet out of range; see reason
     ratio,                      -- credits / expected; null when expected is 0
     is_complete,                -- the day ended before the night's clock
-    crossed_at,                 -- end of the quarter that passed the limit; other reasons: null
+    crossed_at,                 -- end of the quarter that passed the limit, or an hour's; or null
     request_count,              -- of the day
     usual_request_count,        -- on a day with spend; null without history
     usual_credits_per_request,  -- on a day with spend; null without history
     this_week_credits,          -- the median day of the week that ends with this day
     best_week_credits,          -- the best such week of the nine before the last
+    peak_hour_at,               -- of a key or member: the hour with most credits, UTC
+    peak_credits,               -- spent in it
+    hour_limit,                 -- the most that is not yet a burst; null while too young
     top_model,                  -- on which it spent most
     top_model_credits,
     top_key_id,                 -- the key that spent most of it

@@ -7,11 +7,16 @@
 -- less than two weeks has no usual number of requests: if there are more, being new is the cause;
 -- also of a wider scope, when such keys brought half of the excess. A sleeper has no usual at all.
 --
+-- Of a burst the hour is looked at, beside the biggest hours of eight weeks: in a day's numbers two
+-- hours drown. Of a drift, the week beside the three before it: one day is chance. A climb is by
+-- definition one of requests.
+--
 -- Since when: of all runs of hours that end on this day, the one whose credits exceed by most what
 -- these hours usually take (the shape of the week before, scaled to the expected day). The day
 -- before is looked at too: what began at eleven at night shows on the next day. "Exceed" begins at
 -- (r - 1) / ln(r) times the usual, where r is the day's ratio: the mark that tells two Poisson
--- rates apart soonest. Of a drift it is the start of the week that drifts.
+-- rates apart soonest. Of a drift it is the start of the week that drifts, of a
+-- climb of its two weeks.
 --
 -- grain: usage_date, workspace_id?, scope, subject_id
 -- looks back: marts.usage_quarter_hourly 8 days, marts.usage_by_key_and_model 28 days
@@ -32,6 +37,13 @@ with anomalies as materialized (
         cast(anomaly.this_week_credits as double) as this_week_credits,
         habit.first_date,
         cast(anomaly.credits as double) / nullif(anomaly.request_count, 0) as credits_per_request,
+        anomaly.peak_hour_at,
+        pace.peak_request_count,
+        pace.biggest_hour_request_count,
+        cast(pace.peak_credits as double) / nullif(pace.peak_request_count, 0)
+            as peak_credits_per_request,
+        pace.usual_request_count as climbed_request_count,
+        pace.best_request_count,
         row_number() over () as anomaly,
     from marts.spend_anomalies as anomaly
     left join marts.spend_habits as habit
@@ -39,6 +51,11 @@ with anomalies as materialized (
         and habit.workspace_id is not distinct from anomaly.workspace_id
         and habit.scope = anomaly.scope
         and habit.subject_id = anomaly.subject_id
+    left join marts.spend_paces as pace
+        on pace.usage_date = $day
+        and pace.workspace_id is not distinct from anomaly.workspace_id
+        and pace.scope = anomaly.scope
+        and pace.subject_id = anomaly.subject_id
     where anomaly.usage_date = $day
 ),
 
@@ -51,6 +68,7 @@ places as (
         if(scope = 'model', subject_id, null) as model,
         if(scope = 'member', subject_id, null) as member_id,
         scope,
+        if(reason = 'drift', $day - 6, $day) as now_from,
     from anomalies
 ),
 
@@ -191,64 +209,86 @@ sinces as (
 -- Which models, which keys ----------------------------------------------------------------------
 
 months as (
-    select
-        *,
-        if(usage_date = $day, request_count, 0) as requests_now,
-        if(usage_date = $day, credits, 0) as credits_now,
-        if(usage_date < $day, request_count, 0) as requests_before,
-        if(usage_date < $day, credits, 0) as credits_before,
+    select *
     from marts.usage_by_key_and_model
     where usage_date between $day - 28 and $day
 ),
 
 used as materialized (
-    select anomaly, places.scope, months.* exclude (usage_date)
+    select anomaly, places.scope, usage_date >= now_from as is_now, months.*
     from months
     join places using (api_key_id)
     where scope = 'key'
         and months.workspace_id is not distinct from places.workspace_id
     union all
-    select anomaly, places.scope, months.* exclude (usage_date)
+    select anomaly, places.scope, usage_date >= now_from as is_now, months.*
     from months
     join places using (model)
     where scope = 'model'
         and months.workspace_id is not distinct from places.workspace_id
     union all
-    select anomaly, places.scope, months.* exclude (usage_date)
+    select anomaly, places.scope, usage_date >= now_from as is_now, months.*
     from months
     join places using (member_id)
     where scope = 'member'
         and months.workspace_id is not distinct from places.workspace_id
     union all
-    select anomaly, places.scope, months.* exclude (usage_date)
+    select anomaly, places.scope, usage_date >= now_from as is_now, months.*
     from months
     join places using (workspace_id)
     where scope = 'workspace'
+),
+
+sums as (
+    select
+        anomaly,
+        model,
+        coalesce(sum(request_count) filter (is_now), 0) as requests_now,
+        coalesce(sum(request_count) filter (not is_now), 0) as requests_before,
+        coalesce(sum(credits) filter (is_now), 0) as credits_now,
+        coalesce(sum(credits) filter (not is_now), 0) as credits_before,
+    from used
+    group by 1, 2
+),
+
+weeks_of_drift as (
+    -- the week that drifts beside the rest of the four weeks
+    select
+        anomaly,
+        sum(requests_now) / 7.0 as week_request_count,
+        sum(requests_before) / 22.0 as earlier_request_count,
+        cast(sum(cast(credits_now as decimal(38, 9))) as double) / nullif(sum(requests_now), 0)
+            as week_credits_per_request,
+        cast(sum(cast(credits_before as decimal(38, 9))) as double)
+            / nullif(sum(requests_before), 0) as earlier_credits_per_request,
+    from sums
+    join anomalies using (anomaly)
+    where reason = 'drift'
+    group by 1
 ),
 
 models as (
     select
         anomaly,
         model,
-        sum(requests_now) as requests_now,
-        sum(requests_before) as requests_before,
-        cast(sum(credits_now) as double) as credits_now,
-        cast(sum(credits_before) as double) as credits_before,
+        requests_now,
+        requests_before,
+        cast(credits_now as double) as credits_now,
+        cast(credits_before as double) as credits_before,
         -- what today's requests of the model would have taken before; a new model's, what they took
         cast(
             round(
-                sum(requests_now) * coalesce(
-                    cast(sum(credits_before) as double) / nullif(sum(requests_before), 0),
-                    cast(sum(credits_now) as double) / nullif(sum(requests_now), 0),
+                requests_now * coalesce(
+                    cast(credits_before as double) / nullif(requests_before, 0),
+                    cast(credits_now as double) / nullif(requests_now, 0),
                     0
                 ),
                 9
             )
             as decimal(38, 9)
         ) as credits_as_before,
-    from used
+    from sums
     where model is not null
-    group by 1, 2
 ),
 
 shares as (
@@ -290,8 +330,9 @@ new_keys as (
     select
         anomaly,
         used.api_key_id,
-        cast(sum(credits_now) as double)
-            - cast(sum(credits_before) as double) / greatest($day - any_value(first_date), 1)
+        coalesce(cast(sum(used.credits) filter (used.usage_date = $day) as double), 0)
+            - coalesce(cast(sum(used.credits) filter (used.usage_date < $day) as double), 0)
+            / greatest($day - any_value(first_date), 1)
             as new_credits,
     from used
     join marts.spend_habits as habit
@@ -315,6 +356,46 @@ newcomers as (
 
 -- The cause -------------------------------------------------------------------------------------
 
+compared as (
+    -- what is held against what: the day against a usual one, the hour that burst against the
+    -- biggest, the week that drifts against those before, two weeks that climb against the busiest
+    select
+        *,
+        case reason
+            when 'burst' then peak_request_count
+            when 'drift' then week_request_count
+            when 'climb' then climbed_request_count
+            else request_count
+        end as requests_now,
+        case reason
+            when 'burst' then biggest_hour_request_count
+            when 'drift' then earlier_request_count
+            when 'climb' then best_request_count
+            else usual_request_count
+        end as requests_before,
+        case reason
+            when 'burst' then peak_credits_per_request
+            when 'drift' then week_credits_per_request
+            else credits_per_request
+        end as cost_now,
+        if(reason = 'drift', earlier_credits_per_request, usual_credits_per_request)
+            as cost_before,
+        case reason
+            when 'burst' then format(' in the hour from {} UTC', strftime(peak_hour_at, '%H:%M'))
+            when 'drift' then ' a day in this week'
+            when 'climb' then ' on a usual day of the last two weeks'
+            else ''
+        end as now_words,
+        case reason
+            when 'burst' then 'in the busiest of eight weeks'
+            when 'drift' then 'in the three before'
+            when 'climb' then 'in the busiest two of the two months before the last'
+            else 'on a usual day'
+        end as before_words,
+    from anomalies
+    left join weeks_of_drift using (anomaly)
+),
+
 weighed as (
     select
         *,
@@ -325,17 +406,18 @@ weighed as (
                 and cast(new_key_credits as double) >= 0.5 * excess_credits
             then 'new_key'
             when reason = 'another_model' then reason
+            when reason = 'climb' then 'more_requests'
             when reason != 'dearer_requests'
                 and coalesce(
-                    request_count / nullif(usual_request_count, 0)
-                    >= credits_per_request / nullif(usual_credits_per_request, 0),
+                    requests_now / nullif(requests_before, 0)
+                    >= cost_now / nullif(cost_before, 0),
                     true
                 )
             then if(scope = 'key' and first_date > $day - 14, 'new_key', 'more_requests')
             when mix_factor >= price_factor then 'another_model'
             else 'dearer_requests'
         end as cause,
-    from anomalies
+    from compared
     left join sinces using (anomaly)
     left join grown_models using (anomaly)
     left join mixes using (anomaly)
@@ -370,19 +452,16 @@ select
         when 'another_model' then format(
             '{:.0f}% of the requests on model {} against {:.0f}% usually, '
             || 'at {:,.4f} credits a request against {:,.4f}',
-            100 * model_share, model, 100 * coalesce(usual_model_share, 0),
-            credits_per_request, usual_credits_per_request
+            100 * model_share, model, 100 * coalesce(usual_model_share, 0), cost_now, cost_before
         )
         when 'dearer_requests' then format(
-            '{:,.4f} credits a request against {:,.4f} on a usual day, '
-            || 'for {:,} requests against {:,.0f}',
-            credits_per_request, usual_credits_per_request, request_count, usual_request_count
+            '{:,.4f} credits a request{} against {:,.4f} {}, for {:,.0f} requests against {:,.0f}',
+            cost_now, now_words, cost_before, before_words, requests_now, requests_before
         )
         when 'more_requests' then format(
-            '{:,} requests against {:,.0f} on a usual day, '
-            || 'at {:,.4f} credits each against {:,.4f}',
-            request_count, coalesce(usual_request_count, 0),
-            credits_per_request, coalesce(usual_credits_per_request, 0)
+            '{:,.0f} requests{} against {:,.0f} {}, at {:,.4f} credits each against {:,.4f}',
+            requests_now, now_words, coalesce(requests_before, 0), before_words,
+            cost_now, coalesce(cost_before, 0)
         )
     end as cause_text,          -- both sides' numbers, as part of a sentence
     request_count,              -- of the day, so far; null: the source knows none
@@ -390,10 +469,13 @@ select
     credits_per_request,        -- of the day, so far
     usual_credits_per_request,  -- on a day with spend; null without history
     model,                      -- whose share of the requests grew most in 28 days; or null
-    model_share,                -- of the day's requests that name a model, 0 to 1
-    usual_model_share,          -- of those of the 28 days before; null: there were none
-    if(kind = 'drift', cast($day - 6 as timestamp), since_at)
-        as since_at,            -- UTC hour from which the spend runs above usual; or null
+    model_share,                -- of the requests that name a model: the day's, a drift's week's
+    usual_model_share,          -- of those before, in 28 days; null: there were none
+    case reason
+        when 'climb' then cast($day - 13 as timestamp)
+        when 'drift' then cast($day - 6 as timestamp)
+        else since_at
+    end as since_at,            -- UTC hour from which the spend runs above usual; or null
     if(
         kind = 'drift',
         cast(round(this_week_credits / 24, 9) as decimal(38, 9)),

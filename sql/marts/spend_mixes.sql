@@ -7,7 +7,7 @@
 --
 -- 1. Dearer: a request cost more than 1.6 times the dearest day, and 2.5 times the middle one.
 -- 2. Another model: half of the credits or more went to models that had less than a twentieth of
---    them before, at 2.5 times what a request used to cost. It sees what began in the afternoon,
+--    them before, at twice what a request used to cost. It sees what began in the afternoon,
 --    when the morning still hides it in the day's average.
 --
 -- Keys and members only: in a workspace or a model each key that comes or goes moves the average.
@@ -119,7 +119,7 @@ select
     case
         when active_day_count >= 7
             and new_model_credits >= 0.5 * cast(credits as double)
-            and new_model_credits > 2.5 * new_model_request_count * usual_credits_per_request
+            and new_model_credits > 2 * new_model_request_count * usual_credits_per_request
         then cast(
             round(
                 least(

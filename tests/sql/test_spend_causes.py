@@ -199,7 +199,7 @@ def test_the_cause_says_both_numbers_and_since_when(run_model: RunModel) -> None
 def tally() -> worlds.Tally:
     """A world of 8 keys of each kind: a few percent of what `make proof` walks through."""
     kinds = tuple(kind for kind in simulated.CAUSES if kind != "creep")  # which takes weeks
-    return worlds.walk([1], keys_of_each=8, kinds=(*kinds, "none"), evaluated_days=15)
+    return worlds.walk([2], keys_of_each=8, kinds=(*kinds, "none"), evaluated_days=15)
 
 
 def test_a_model_five_times_as_dear_is_told_of_on_its_first_day(tally: worlds.Tally) -> None:
