@@ -239,7 +239,9 @@ def _fetch_one(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ..
 # ---- one's own warehouse ------------------------------------------------------------------------
 
 # Who is judged, who explains whom, and which days are one incident, as a night decides it.
-DECIDED_BY = ("marts.spend_ranges", "marts.spend_anomalies", "marts.alert_episodes")
+OF_A_DAY = ("marts.spend_ranges", "marts.spend_anomalies")
+OF_ALL_DAYS = ("marts.alert_days", "marts.alert_episodes")
+DECIDED_BY = OF_A_DAY + OF_ALL_DAYS
 
 
 @dataclass(frozen=True)
@@ -284,16 +286,12 @@ def look_back(
         for table in DECIDED_BY:
             connection.execute(f"create or replace table {table} as {models.empty(table)}")
         for number, day in enumerate(days):
-            _append(connection, models, "marts.spend_ranges", day, values)
-            connection.execute(f"delete from marts.spend_ranges where not {ALERTING}")
-            over = _fetch_one(
-                connection,
-                f"select count(*) from marts.spend_ranges where usage_date = date '{day}'",
-            )
-            if over != (0,):
-                _append(connection, models, "marts.spend_anomalies", day, values)
+            for table in OF_A_DAY:
+                _append(connection, models, table, day, values)
+            connection.execute("truncate marts.spend_ranges")  # each day is judged by itself
             on_day(tried_number * len(days) + number + 1, len(strictnesses) * len(days))
-        _append(connection, models, "marts.alert_episodes", last, values)
+        for table in OF_ALL_DAYS:
+            _append(connection, models, table, last, values)
         relation = connection.execute(EPISODES)
         names = [column[0] for column in relation.description or []]
         rows = [dict(zip(names, row, strict=True)) for row in relation.fetchall()]

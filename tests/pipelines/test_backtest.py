@@ -189,3 +189,18 @@ def test_a_table_needs_no_house(house: House, table: Table, tmp_path: Path) -> N
     assert told.returncode == 0, told.stderr
     assert "1 day over the limit in 1 episode" in told.stdout
     assert rows(tmp_path / "alerts.parquet") == [("key_2", LEAK)]
+
+
+def test_what_was_not_sent_is_found_where_it_is_asked_for(house: House) -> None:
+    settings = house.folder / "meterhouse.toml"
+    settings.write_text(
+        f"{settings.read_text()}\n[alerts]\nexceed_percent = 9999\nfloor_credits = 1e9\n"
+    )
+    house.night()
+    words = ("--exceed-percent", "50", "--floor", "10", "--format", "json")
+
+    told = house.ask("backtest", "--last", "5d", *words)
+
+    assert told.returncode == 0, told.stderr
+    assert house.value("select count(*) from marts.alert_episodes") == 0
+    assert [row["subject_id"] for row in json.loads(told.stdout)] == ["key_1"]
