@@ -221,9 +221,8 @@ class House:
         **options: Any,
     ) -> Iterator[Event]:
         settings = self.settings
-        in_folder = settings.root == settings.place(settings.warehouse.root)
-        if self.is_prepared and in_folder and not settings.root.exists():
-            settings.root.mkdir(parents=True)
+        if self.is_prepared and not settings.root.exists():
+            settings.root.mkdir(mode=0o700, parents=True)
             (settings.root / warehouse.NAME).write_bytes(unfurnished(models or self.models))
         yield from Night(
             settings=settings,
@@ -430,19 +429,34 @@ def engine() -> Iterator[duckdb.DuckDBPyConnection]:
         _idle.append(connection)
 
 
-_benches: list[duckdb.DuckDBPyConnection] = []
+Standing = dict[str, str]  # an empty table of a bench → the statement that made it
+_benches: list[tuple[duckdb.DuckDBPyConnection, Standing]] = []
 
 
 @contextmanager
-def rolled_back() -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection as the store makes it, in a transaction that leaves nothing behind."""
-    connection = _benches.pop() if _benches else connect()
+def rolled_back(
+    tables: Mapping[str, str] | None = None, others: Iterable[str] = ()
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection as the store makes it, in a transaction that leaves nothing behind.
+
+    `tables`: empty ones to begin with, name → the statement that makes it. They stay for the next
+    test: to make those of one model takes as long as half of its run. `others`: names that must be
+    free; all are where no tables are asked for.
+    """
+    connection, standing = _benches.pop() if _benches else (connect(), {})
+    for name, statement in (tables or {}).items():
+        if standing.get(name) != statement:
+            connection.execute(f"drop table if exists {name}")
+            connection.execute(statement)
+            standing[name] = statement
     connection.execute("begin")
     try:
+        for name in standing if tables is None else standing.keys() & set(others):
+            connection.execute(f"drop table {name}")
         yield connection
     finally:
         connection.execute("rollback")
-        _benches.append(connection)
+        _benches.append((connection, standing))
 
 
 def failed_claims(events: Iterable[Event]) -> dict[str, str]:
