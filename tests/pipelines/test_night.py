@@ -42,6 +42,7 @@ from tests.houses import (
     request,
     request_models,
     spend_log,
+    stands_on,
     traffic,
     until_failure,
 )
@@ -215,32 +216,6 @@ class Violation:
 
     def __str__(self) -> str:
         return f"{self.claim} by {self.model or self.table}"
-
-
-# what the night itself makes of other tables
-MADE_OF: Mapping[str, tuple[str, ...]] = {
-    "raw.request_manifest": ("raw.requests",),
-    "ops.export_manifest": tuple(export.table for export in files.EXPORTS.values()),
-    restatements.TABLE: (
-        restatements.SUMS,
-        restatements.QUARTERS,
-        restatements.WINNERS,
-        restatements.CONTESTS,
-    ),
-}
-
-
-def stands_on(name: str) -> frozenset[str]:
-    """A table or a claim, and all the tables below it."""
-    models = contents.models()
-    found: set[str] = set()
-    waiting = [name]
-    while waiting:
-        if (one := waiting.pop()) not in found:
-            found.add(one)
-            statement = models.models.get(one) or models.claims.get(one)
-            waiting += statement.inputs if statement else MADE_OF.get(one, ())
-    return frozenset(found)
 
 
 def named(violations: Sequence[Violation]) -> str:
