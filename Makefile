@@ -11,7 +11,7 @@ demo: .venv/run  ## simulate a small gateway with Stripe, run a night on it, and
 	@$(BIN)/python -m pipelines.simulator.demo
 
 test: .venv/dev  ## the whole test suite
-	@$(BIN)/python -m pytest -n 2
+	@$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: .venv/dev  ## types, style, SQL
 	@$(BIN)/ruff check .

@@ -39,6 +39,7 @@ from pipelines.store import (
     RawTable,
     Workbench,
     digest,
+    parsed_once,
     quote,
     write_parquet,
     write_whole,
@@ -509,7 +510,7 @@ class Models:
         self, draft: Draft, table: str, days: Iterable[date] | None = None
     ) -> Mapping[str, str]:
         """The select that `table` stands for now, narrowed to `days`; a view's after those of what
-        it reads.
+        it reads. An object without a row is not opened: of a night's few lines most are such.
         """
         if table in self.models and self.models[table].is_view:
             model = self.models[table]
@@ -520,10 +521,11 @@ class Models:
         if table in MANIFESTS:
             return {table: self._manifest(draft, MANIFESTS[table], days)}
         if table in self.models and self.is_by_day(table):
-            asked = draft.days(table) if days is None else list(days)
-            files = packs.files(draft, table, asked, ", ".join(self.models[table].grain))
+            known = draft.days(table) if days is None else list(days)
+            files = packs.files(draft, table, known, ", ".join(self.models[table].grain))
         else:
-            files = draft.files(table, days if self.is_by_day(table) else None)
+            asked = days if self.is_by_day(table) else None
+            files = draft.files(table, asked, filled=True)
         return {table: self.rows_of(table, files) if files else self.empty(table)}
 
     def rows_of(self, table: str, files: Sequence[Path | str], *, by_path: bool = False) -> str:
@@ -700,6 +702,8 @@ class Models:
             grain = self._grain(draft, model)
             if grain is None:  # audited by the night that published it
                 yield Checked(model.name, "grain", True, False, is_news=False)
+            elif grain is _holds_for_none:
+                yield from audited(model, "")
             else:
                 grains.append(partial(submit, grain, partial(audited, model)))
 
@@ -797,7 +801,10 @@ class Models:
         days = None
         if self.is_by_day(model.name) and not is_new_view:
             days = sorted(date.fromisoformat(key) for key in changed if key)
-        return partial(_broken_grain, model, self.sources(draft, model.name, days))
+        sources = self.sources(draft, model.name, days)
+        if not model.is_view and sources[model.name] == self.empty(model.name):
+            return _holds_for_none
+        return partial(_broken_grain, model, sources)
 
     def _check_parameters(self, statement: Statement, values: Mapping[str, object]) -> None:
         for name in statement.parameters - values.keys():
@@ -838,7 +845,8 @@ class Models:
             window = self.window(draft, statement, table, None, clock) if days is None else days
             self.bind(draft, table, window if self.is_by_day(table) else None)
         relation = draft.connection.execute(
-            statement.sql, {name: values[name] for name in statement.parameters}
+            parsed_once(draft.connection, statement.sql),
+            {name: values[name] for name in statement.parameters},
         )
         names = [column[0] for column in relation.description or []]
         return [dict(zip(names, row, strict=True)) for row in relation.fetchall()]
@@ -854,6 +862,7 @@ def _write(task: Task, file: Path, bench: Workbench) -> tuple[int, str | None, f
         file,
         task.parameters,
         "credits" in task.model.columns,
+        is_kept=True,
     )
     return rows, credits, time.monotonic() - began
 
@@ -891,6 +900,11 @@ def _broken_grain(model: Statement, sources: Mapping[str, str], bench: Workbench
         f"on {when or 'no one day'}, {model.name} is not one row for each {grain}: {what}, "
         f"for {shown}"
     )
+
+
+def _holds_for_none(bench: Workbench) -> str:  # noqa: ARG001
+    """The same of a table without a row: there is nothing to ask."""
+    return ""
 
 
 def empty_select(types: Mapping[str, str]) -> str:

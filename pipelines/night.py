@@ -322,10 +322,11 @@ class Night:
         if snapshot is None:
             return
         is_due = is_news or bool(self._erasures)
-        if is_due or warehouse.published_id(store) != snapshot.snapshot_id:
+        if is_due or warehouse.published_id(store, draft.connection) != snapshot.snapshot_id:
             yield Started("warehouse")
             # a copy of the old file, mended, would still hold what was taken out of it
-            warehouse.build(store, snapshot, self.models, anew=bool(self._erasures))
+            is_anew = bool(self._erasures)
+            warehouse.build(store, snapshot, self.models, draft.connection, anew=is_anew)
         export_files.deliver(store, snapshot, self.settings.place(self.settings.exports.location))
 
 

@@ -34,7 +34,7 @@ def files(draft: Draft, table: str, days: Sequence[date], order: str) -> list[Pa
     """
     known = draft.days(table)
     if len(days) <= DAYS or not known:  # a view's days are not those of all it reads
-        return draft.files(table, days)
+        return draft.files(table, days, filled=True)
     whole, wanted = _blocks(known), _blocks(sorted(set(known) & set(days)))
     newest = known[-1].toordinal() // DAYS
     found: list[Path] = []
@@ -42,7 +42,7 @@ def files(draft: Draft, table: str, days: Sequence[date], order: str) -> list[Pa
         if block < newest and len(some) == len(whole[block]) > 1 and _are_small(draft, table, some):
             found.append(_pack(draft, table, some, order))
         else:
-            found += draft.files(table, some)
+            found += draft.files(table, some, filled=True)
     return found
 
 

@@ -12,6 +12,7 @@ from pipelines.calendar import Clock
 from pipelines.contents import raw_tables
 from pipelines.models import Models, Statement, empty_select
 from pipelines.settings import Settings
+from pipelines.store import parsed_once
 from tests import buckets
 from tests.houses import rolled_back
 
@@ -45,10 +46,12 @@ def run_model(models: Models) -> Callable[..., list[dict[str, Any]]]:
         stored, views = looked_through(models, statement, inputs)
         unknown = set(inputs) - set(stored)
         assert not unknown, f"{table} does not read {unknown}"
-        with rolled_back() as connection:
+        emptied = {
+            name: f"create table {name} as {empty_select(models.types(name))}" for name in stored
+        }
+        with rolled_back(emptied, views) as connection:
             for name in stored:
                 types = models.types(name)
-                connection.execute(f"create table {name} as {empty_select(types)}")
                 alike: defaultdict[tuple[str, ...], list[Any]] = defaultdict(list)
                 for row in inputs.get(name, []):
                     missing = set(row) - set(types)
@@ -68,8 +71,9 @@ def run_model(models: Models) -> Callable[..., list[dict[str, Any]]]:
             clock = Clock(as_of=end, arrived_at=end) if as_of else Clock.at(day=day or end.date())
             values = Settings().parameters() | clock.parameters(day) | parameters
             order = f" order by {', '.join(statement.grain)}" if statement.grain else ""
+            text = f"select * from ({statement.sql}\n){order}"
             result = connection.execute(
-                f"select * from ({statement.sql}\n){order}",
+                parsed_once(connection, text),
                 {name: values[name] for name in statement.parameters},
             )
             names = [column[0] for column in result.description or []]

@@ -2,6 +2,8 @@
 published.
 """
 
+import copy
+import functools
 import gzip
 import hashlib
 import json
@@ -22,14 +24,15 @@ import duckdb
 import pyarrow as pa
 from click.testing import CliRunner
 
-from pipelines import contents, warehouse
+from exports import files
+from pipelines import contents, restatements, warehouse
 from pipelines.bucket_store import open_store
 from pipelines.calendar import Clock
 from pipelines.cli import main
 from pipelines.models import SQL, Checked, Models
 from pipelines.night import Event, Night
 from pipelines.settings import Settings, load
-from pipelines.store import Snapshot, Store, connect, digest, parquet_list, quote
+from pipelines.store import Snapshot, Store, connect, digest, quote
 
 AS_OF = datetime(2026, 11, 21)
 CHECKOUT = Path(__file__).parents[1]
@@ -221,9 +224,8 @@ class House:
         **options: Any,
     ) -> Iterator[Event]:
         settings = self.settings
-        in_folder = settings.root == settings.place(settings.warehouse.root)
-        if self.is_prepared and in_folder and not settings.root.exists():
-            settings.root.mkdir(parents=True)
+        if self.is_prepared and not settings.root.exists():
+            settings.root.mkdir(mode=0o700, parents=True)
             (settings.root / warehouse.NAME).write_bytes(unfurnished(models or self.models))
         yield from Night(
             settings=settings,
@@ -297,10 +299,11 @@ class House:
 
     def bytes(self) -> dict[str, str]:
         """Every file under the root but `ops/nights/`, by the hash of its bytes."""
+        root = self.root  # the settings are read for it
         return {
-            str(path.relative_to(self.root)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(self.root.rglob("*"))
-            if path.is_file() and self.root / "ops" / "nights" not in path.parents
+            str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(root.rglob("*"))
+            if path.is_file() and root / "ops" / "nights" not in path.parents
         }
 
     def check_whole(self) -> None:
@@ -308,17 +311,21 @@ class House:
         snapshot = self.store.snapshot()
         if snapshot is None:
             return
+        root = self.root
         for item in snapshot.objects():
-            content = (self.root / item.path).read_bytes()
+            content = (root / item.path).read_bytes()
             assert hashlib.sha256(content).hexdigest() == item.sha256, item.path
+        stated = {
+            str(root / item.path): item.rows
+            for item in snapshot.objects()
+            if item.path.endswith(".parquet")
+        }
+        places = ", ".join(map(quote, stated))
         with engine() as connection:
-            for table, partitions in snapshot.tables.items():
-                if table.startswith("exports."):
-                    continue
-                for partition in partitions.values():
-                    files = [self.root / item.path for item in partition.objects]
-                    rows = parquet_list(files, options=", hive_partitioning = false")
-                    connection.execute(f"select count(*) from {rows}")
+            found = connection.execute(
+                f"select file_name, num_rows from parquet_file_metadata([{places}])"
+            ).fetchall()
+        assert dict(found) == stated
 
 
 REQUEST_MODELS = (
@@ -366,6 +373,49 @@ def request_models(folder: Path, *more: str) -> Models:
     if more not in _some_models:  # what they know of their types is the same for every test
         _some_models[more] = Models(contents.raw_tables(), folder)
     return _some_models[more]
+
+
+def stands_on(name: str) -> frozenset[str]:
+    """A table or a claim, and all that the house makes it of."""
+    models = contents.models()
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        if (one := waiting.pop()) not in found:
+            found.add(one)
+            statement = models.models.get(one) or models.claims.get(one)
+            waiting += statement.inputs if statement else MADE_OF.get(one, ())
+    return frozenset(found)
+
+
+# what no SQL file makes, but the night makes of other tables
+MADE_OF: Mapping[str, tuple[str, ...]] = {
+    "raw.request_manifest": ("raw.requests",),
+    "ops.export_manifest": tuple(export.table for export in files.EXPORTS.values()),
+    restatements.TABLE: (
+        restatements.SUMS,
+        restatements.QUARTERS,
+        restatements.WINNERS,
+        restatements.CONTESTS,
+    ),
+}
+
+
+@functools.cache
+def models_for(*tables: str) -> Models:
+    """The part of the house that request logs and these tables need, with every claim about it."""
+    whole = contents.models()
+    whole.types("marts.requests")  # which asks for all of them
+    needed = {name.replace("/", ".") for name in REQUEST_MODELS}.union(*map(stands_on, tables))
+    part = copy.copy(whole)
+    part.models = {name: model for name, model in whole.models.items() if name in needed}
+    part.claims = {
+        name: claim
+        for name, claim in whole.claims.items()
+        if stands_on(name) & whole.models.keys() <= needed
+    }
+    part.order = [model for model in whole.order if model.name in needed]
+    return part
 
 
 def command(house: House, *words: str) -> list[str]:
@@ -430,19 +480,34 @@ def engine() -> Iterator[duckdb.DuckDBPyConnection]:
         _idle.append(connection)
 
 
-_benches: list[duckdb.DuckDBPyConnection] = []
+Standing = dict[str, str]  # an empty table of a bench → the statement that made it
+_benches: list[tuple[duckdb.DuckDBPyConnection, Standing]] = []
 
 
 @contextmanager
-def rolled_back() -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection as the store makes it, in a transaction that leaves nothing behind."""
-    connection = _benches.pop() if _benches else connect()
+def rolled_back(
+    tables: Mapping[str, str] | None = None, others: Iterable[str] = ()
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection as the store makes it, in a transaction that leaves nothing behind.
+
+    `tables`: empty ones to begin with, name → the statement that makes it. They stay for the next
+    test: to make those of one model takes as long as half of its run. `others`: names that must be
+    free; all are where no tables are asked for.
+    """
+    connection, standing = _benches.pop() if _benches else (connect(), {})
+    for name, statement in (tables or {}).items():
+        if standing.get(name) != statement:
+            connection.execute(f"drop table if exists {name}")
+            connection.execute(statement)
+            standing[name] = statement
     connection.execute("begin")
     try:
+        for name in standing if tables is None else standing.keys() & set(others):
+            connection.execute(f"drop table {name}")
         yield connection
     finally:
         connection.execute("rollback")
-        _benches.append(connection)
+        _benches.append((connection, standing))
 
 
 def failed_claims(events: Iterable[Event]) -> dict[str, str]:

@@ -409,7 +409,8 @@ def check_tidy(house: House) -> None:
     named |= {"snapshot.json", "warehouse.duckdb"}
     found = {name for name in house.bytes() if not name.startswith("raw/deliveries/")}
     assert found <= named, f"nothing names {found - named}"
-    missing = {name for name in named if not (house.root / name).exists()}
+    root = house.root
+    missing = {name for name in named if not (root / name).exists()}
     assert not missing, f"the snapshot names {missing}, which are not there"
     assert not list(house.folder.rglob(".*.part")), "a half-copied export is left"
 

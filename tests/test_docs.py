@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from pipelines.cli import main
 from pipelines.models import Models
@@ -159,11 +160,14 @@ def test_the_script_of_readme_reads_the_warehouse(newcomer: Newcomer) -> None:
 
 @pytest.mark.parametrize("command", ["status", "overview", "reconcile", "invoices", "alerts"])
 def test_the_other_commands_of_readme_have_something_to_say(
-    newcomer: Newcomer, command: str
+    newcomer: Newcomer, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = newcomer.types("meterhouse", command)
+    monkeypatch.chdir(newcomer.place)
+    unset = {name: None for name in os.environ if name not in newcomer.environment}
 
-    assert (done.returncode, bool(done.stdout)) == (0, True), done.stderr
+    done = CliRunner().invoke(main, [command], env=unset | dict(newcomer.environment))
+
+    assert (done.exit_code, bool(done.stdout)) == (0, True), done.output
 
 
 def test_the_settings_shown_can_be_loaded(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from pipelines.calendar import utc_now
 from pipelines.models import Models
 from pipelines.reading import COMPLETED, CREDITS, FLOAT_MONEY, IDENTIFIER
 from pipelines.settings import Limits
-from tests.houses import House, Line, csv, jsonl, packed, request, request_models
+from tests.houses import House, Line, csv, jsonl, models_for, packed, request, request_models
 
 SOURCE = '[[requests]]\nname = "{0}"\nformat = "{1}"\nlocation = "landing/{0}"\n'
 TWO_WAYS = SOURCE.format("alone", "canonical"), SOURCE.format("among", "canonical")
@@ -410,7 +410,8 @@ def test_a_key_model_or_status_that_is_missing_is_null(house: House, name: str) 
 
 
 def test_what_is_missing_is_shown_as_unassigned(tmp_path: Path) -> None:
-    house = House(tmp_path / "house")
+    named = ("staging.keys", "staging.workspaces")
+    house = House(tmp_path / "house", models_for("marts.usage_by_key", *named))
     house.put("requests/a.jsonl", [request("a", workspace_id="", api_key_id=None, model=None)])
     house.night()
 
@@ -422,7 +423,7 @@ def test_what_is_missing_is_shown_as_unassigned(tmp_path: Path) -> None:
 
 
 def test_what_the_directory_does_not_know_is_accepted_in_utc(tmp_path: Path) -> None:
-    house = House(tmp_path / "house")
+    house = House(tmp_path / "house", models_for("marts.usage_by_key", "staging.workspaces"))
     house.put(
         "directory/workspaces.csv",
         "workspace_id,name,time_zone,plan,monthly_allowance_credits,cycle_anchor_date,billing_email\n"

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from pipelines.cli import main
 from pipelines.models import Models
-from tests.houses import ROLL_UPS, House, csv, jsonl, request, request_models, spend_log
+from tests.houses import ROLL_UPS, House, csv, jsonl, models_for, request, request_models, spend_log
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,8 @@ def test_five_days_asked_one_by_one_are_the_five_days_asked_at_once(tmp_path: Pa
     requests and $701.39; five queries of a day each added up to 2,755 and $1,070.94. Each took in
     a neighbour; a single day was about twice what it was.
     """
-    house = House(tmp_path / "house")
+    named = ("staging.keys", "staging.members", "staging.workspaces")
+    house = House(tmp_path / "house", models_for("marts.usage_by_key", *named))
     midnight = datetime(2026, 5, 28, 18, 30)  # 29 May in India
     step = timedelta(days=5) / 1831
     parts = shared_out(Decimal("70139"), 1831)  # credits, 100 to the dollar
@@ -307,7 +308,7 @@ def test_a_deleted_key_keeps_its_name_its_workspace_and_its_history(tmp_path: Pa
     """BerriAI/litellm#25710: when a key was deleted, its rows lost the name of their team, and so
     every report by team after a rotation.
     """
-    house = House(tmp_path / "house")
+    house = House(tmp_path / "house", models_for("marts.usage_by_key"))
     heading = "api_key_id,workspace_id,name\n"
     house.put("directory/keys.csv", f"{heading}key_old,ws_a,Nightly\nkey_new,ws_a,Nightly 2\n")
     house.put(

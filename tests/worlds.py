@@ -20,6 +20,7 @@ from pipelines.calendar import Clock
 from pipelines.models import Models, empty_select
 from pipelines.settings import Settings
 from pipelines.simulator import worlds
+from pipelines.store import parsed_once
 from tests.houses import rolled_back
 
 LAST_DAY = date(2026, 11, 20)
@@ -130,7 +131,8 @@ def run(connection: duckdb.DuckDBPyConnection, tables: Sequence[str], day: date)
     for table in tables:
         model = house().models[table]
         connection.execute(
-            f"insert into {table} {model.sql}", {name: values[name] for name in model.parameters}
+            parsed_once(connection, f"insert into {table} {model.sql}"),
+            {name: values[name] for name in model.parameters},
         )
 
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from assets import decisions, erasure
 from exports.alerts import Alert, Answer
 from pipelines import contents
-from pipelines.models import SQL, Models
+from pipelines.models import Models
 from pipelines.night import Told
 from pipelines.settings import SettingsError
 from tests.houses import (
@@ -32,9 +32,9 @@ from tests.houses import (
     failed_claims,
     furnish,
     jsonl,
+    models_for,
     published,
     request,
-    request_models,
     traffic,
     until_failure,
 )
@@ -106,14 +106,9 @@ SMALL = ("usage_by_model", "usage_by_key", "usage_by_member")
 
 
 @pytest.fixture(scope="module")
-def small_models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+def small_models() -> Models:
     """Request logs and the three usage views: nights short enough for many."""
-    folder = tmp_path_factory.mktemp("sql")
-    request_models(folder)
-    for name in SMALL:
-        shutil.copyfile(SQL / f"marts/{name}.sql", folder / f"marts/{name}.sql")
-    shutil.copyfile(SQL / "staging/members.sql", folder / "staging/members.sql")
-    return Models(request_models(folder).raw, folder)
+    return models_for(*(f"marts.{name}" for name in SMALL))
 
 
 @st.composite
@@ -193,7 +188,7 @@ def test_a_random_member_is_gone_and_stays_gone_and_sums_stay(
 # ---- the whole house ------------------------------------------------------------------------
 
 
-def furnish_with_member(house: House, first_day: int = 18) -> None:
+def furnish_with_member(house: House, first_day: int) -> None:
     """A house in which the member is wherever a member can be."""
     furnish(house, first_day)
     house.put("directory/members.csv", f"member_id,workspace_id,name\n{ID},ws_1,{NAME}\n")
@@ -304,7 +299,7 @@ def test_the_night_that_ends_an_erasure_says_which_files_name_the_member_and_the
     tmp_path: Path,
 ) -> None:
     house = House(tmp_path / "house")
-    furnish_with_member(house)
+    furnish_with_member(house, first_day=20)
     house.night()
     name = erase(house)
 
@@ -313,13 +308,13 @@ def test_the_night_that_ends_an_erasure_says_which_files_name_the_member_and_the
     house.night()
 
     [sentence] = [one for one in said if "delete them" in one]
-    assert f"requests/{name}/2026-11-18.jsonl" in sentence
+    assert f"requests/{name}/2026-11-20.jsonl" in sentence
     assert ID not in sentence
     assert house.bytes() == before
 
 
-def test_dagster_s_history_forgets_too(tmp_path: Path) -> None:
-    house = House(tmp_path / "house", environment={})
+def test_dagster_s_history_forgets_too(tmp_path: Path, small_models: Models) -> None:
+    house = House(tmp_path / "house", small_models, environment={})
     house.put("requests/a.jsonl", [request(source="playground", member_id=ID)])
     house.night()
     runs = house.settings.dagster_home / "history" / "runs"

@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.models import Models
 from pipelines.night import Told
-from tests.houses import House, csv, jsonl, request
+from tests.houses import House, csv, jsonl, models_for, request
 
 MARKED = ["a[1].jsonl", "a?.jsonl", "a*.jsonl", "[a]/b.jsonl", "a[1].csv", "a[1].jsonl.gz"]
 NO_TEXT = os.fsdecode(b"\xff.jsonl")
@@ -91,7 +91,7 @@ def test_a_name_that_is_no_text_is_read_and_shown_with_a_stand_in(house: House) 
 
 
 def test_a_directory_file_whose_name_is_no_text_is_landed(tmp_path: Path) -> None:
-    house = House(tmp_path / "house")
+    house = House(tmp_path / "house", models_for("marts.usage_overview"))
     name = os.fsdecode(b"directory/workspaces-\xff.csv")
     house.put(name, "workspace_id,name\nws_1,Acme\nws_2,Beta,\n")
     house.put(os.fsdecode(b"directory/\xff.csv"), "x\n")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipelines.models import Models
-from tests.houses import House, csv, jsonl, request
+from tests.houses import House, csv, jsonl, models_for, request
 
 SETTINGS = """
 [warehouse]
@@ -122,7 +122,7 @@ def test_a_needed_column_that_is_missing_sets_every_row_aside(house: House) -> N
 
 def test_what_meterhouse_exports_another_meterhouse_reads(tmp_path: Path) -> None:
     """The nine columns go out as they come in: credits to the last decimal, every token."""
-    first = House(tmp_path / "first", settings=SETTINGS)
+    first = House(tmp_path / "first", models_for("marts.usage_by_key"), SETTINGS)
     lines = [
         request(f"req_{number}", credits_used=f"{number}.00000000{number}", latency_ms=number)
         for number in range(1, 9)
@@ -133,7 +133,7 @@ def test_what_meterhouse_exports_another_meterhouse_reads(tmp_path: Path) -> Non
     said = first.ask("export", "usage", *days, "--format", "csv", "--out", str(tmp_path / "out"))
     assert said.returncode == 0, said.stderr
     [exported] = (tmp_path / "out").rglob("*.csv")
-    second = House(tmp_path / "second", settings=SETTINGS)
+    second = House(tmp_path / "second", first.models, SETTINGS)
     second.put("dashboard/a.csv", exported.read_text())
 
     second.night()

@@ -14,12 +14,15 @@ from pyarrow import parquet
 
 from pipelines import reader
 from pipelines.cli import main
-from tests.houses import House, furnish, request
+from tests.houses import House, furnish, models_for, request
 
 NINE = [
     "timestamp", "model", "api_key_id", "prompt_tokens", "completion_tokens", "credits_used",
     "request_id", "latency_ms", "fallback_depth",
 ]  # fmt: skip
+
+
+SAID_BY_STATUS = ("marts.usage_by_key", "marts.budget_alerts", "marts.log_gaps")
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +116,7 @@ def test_quarantine_list_says_where_each_record_stands_and_why(house: House) -> 
 def test_status_says_which_published_days_were_restated_and_how_many_just_now(
     tmp_path: Path,
 ) -> None:
-    house = House(tmp_path / "house")
+    house = House(tmp_path / "house", models_for(*SAID_BY_STATUS))
     house.put(
         "requests/a.jsonl", [request(f"{day}", f"2026-11-{day}T10:00:00Z") for day in (18, 19)]
     )
@@ -129,7 +132,7 @@ def test_status_says_which_published_days_were_restated_and_how_many_just_now(
 
 
 def test_status_says_until_when_a_gap_in_the_logs_can_be_filled(tmp_path: Path) -> None:
-    house = House(tmp_path / "house")
+    house = House(tmp_path / "house", models_for(*SAID_BY_STATUS))
     hours = [datetime(2026, 11, 10) + timedelta(hours=number) for number in range(8 * 24)]
     house.put(
         "requests/a.jsonl",

@@ -15,11 +15,11 @@ DAY = timedelta(days=1)
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> House:
-    """Twenty days of a key, the night after them, and a morning of five times as much."""
+    """Fifteen days of a key, the night after them, and a morning of five times as much."""
     house = House(tmp_path_factory.mktemp("watch"))
     history = [
         request(f"req_{ago}", f"{TODAY - DAY * ago}T10:00:00Z", credits_used=str(100 + ago % 3))
-        for ago in range(1, 21)
+        for ago in range(1, 16)
     ]
     house.put("requests/history.jsonl", history)
     house.night(datetime(2026, 11, 20))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.houses import AS_OF, House, csv, failed_claims, request
+from tests.houses import AS_OF, House, csv, failed_claims, models_for, request
 from tests.sql.makers import DAY, NOON, quarter
 
 Run = Callable[..., list[dict[str, Any]]]
@@ -177,7 +177,7 @@ def test_the_usage_of_a_key_names_the_key_that_its_rotations_began_with(run_mode
 
 
 def test_a_rotated_key_reads_as_one_line_and_a_deleted_one_keeps_its_name(tmp_path: Path) -> None:
-    house = House(tmp_path / "house")
+    house = House(tmp_path / "house", models_for("marts.usage_by_key_lineage"))
     house.put("directory/keys-1.csv", csv([{"api_key_id": "old", "name": "Bot"}]))
     house.put("requests/a.jsonl", [request(key, api_key_id=key) for key in ("old", "new", "x")])
     house.night()
@@ -200,7 +200,7 @@ def test_a_rotated_key_reads_as_one_line_and_a_deleted_one_keeps_its_name(tmp_pa
 
 
 def test_a_renamed_key_has_its_name_of_then_at_each_instant(tmp_path: Path) -> None:
-    house = House(tmp_path / "house")
+    house = House(tmp_path / "house", models_for("staging.key_history"))
     for name in ("Bot", "Robot"):
         house.put(f"directory/keys-{name}.csv", csv([{"api_key_id": "key_1", "name": name}]))
         house.night()
@@ -222,7 +222,7 @@ def test_a_renamed_key_has_its_name_of_then_at_each_instant(tmp_path: Path) -> N
 
 
 def test_a_circle_in_the_directory_is_said_and_stops_nothing(tmp_path: Path) -> None:
-    house = House(tmp_path / "house")
+    house = House(tmp_path / "house", models_for("marts.usage_by_key_lineage", "marts.keys"))
     house.put(
         "directory/keys.csv",
         csv([

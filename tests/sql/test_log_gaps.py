@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.houses import House, failed_claims, request
+from tests.houses import House, failed_claims, models_for, request
 
 Run = Callable[..., list[dict[str, Any]]]
 AS_OF = datetime(2026, 11, 21)  # a Saturday
@@ -215,7 +215,7 @@ def test_a_hole_of_the_week_before_hides_none_of_this_week(gaps: Find) -> None:
 
 
 def test_a_night_tells_of_a_gap_until_late_logs_fill_it(tmp_path: Path) -> None:
-    house = House(tmp_path / "house")
+    house = House(tmp_path / "house", models_for("marts.log_gaps"))
     records = [
         request(f"{hour_at:%d-%H}-{number}", f"{hour_at:%Y-%m-%dT%H}:30:00Z")
         for hour_at in (AS_OF - HOUR * n for n in range(9 * 24, 0, -1))
