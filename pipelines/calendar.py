@@ -88,5 +88,7 @@ class Clock:
                 "is_complete": self.is_complete(day),
                 "history_until": self.history_until(day),
                 "is_tomorrow": day == self.tomorrow,
+                "slice": 0,  # all of a day at once; a night that lacks the memory takes turns
+                "slice_count": 1,
             }
         return values

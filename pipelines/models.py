@@ -38,7 +38,9 @@ from pipelines.store import (
     Draft,
     RawTable,
     Workbench,
+    copy_parquet,
     digest,
+    parquet_list,
     parsed_once,
     quote,
     write_parquet,
@@ -49,6 +51,7 @@ SQL = Path(__file__).parents[1] / "sql"
 LAYERS = ("raw", "staging", "marts", "ops")
 DAY_PARAMETERS = {"day", "is_complete", "history_until", "is_tomorrow"}
 ALL_DAYS = -1
+SLICE = 2_500_000  # rows looked back on, worked on at once: half a gigabyte of medians
 HALF = 32  # hexadecimal digits of a fingerprint's half
 
 # What a partition's objects hold, as the store measured it when they were written: a row an object.
@@ -856,15 +859,45 @@ def _write(task: Task, file: Path, bench: Workbench) -> tuple[int, str | None, f
     """Writes a partition: its rows, credits, and the seconds it took."""
     began = time.monotonic()
     bench.bind(task.sources)
-    rows, credits = write_parquet(
-        bench.connection,
-        f"select * from ({task.model.sql}\n) order by {', '.join(task.model.grain)}",
-        file,
-        task.parameters,
-        "credits" in task.model.columns,
-        is_kept=True,
-    )
+    rows, credits = write_model(bench.connection, task.model, file, task.parameters)
     return rows, credits, time.monotonic() - began
+
+
+def write_model(
+    connection: duckdb.DuckDBPyConnection,
+    model: Statement,
+    file: Path,
+    parameters: Mapping[str, object],
+) -> tuple[int, str | None]:
+    """Writes a model's rows, whose inputs stand on the connection: how many, and their credits.
+
+    One that names `$slice` is made in as many turns as its memory asks for, by the rows that it
+    looks back on; the file is the same, however many they were.
+    """
+    order, has_credits = ", ".join(model.grain), "credits" in model.columns
+    sql = f"select * from ({model.sql}\n) order by {order}"
+    count = 1
+    if "slice" in model.parameters:
+        looked_back_on = [
+            table
+            for table, days in model.look_back.items()
+            if days != ALL_DAYS and table != model.name
+        ]
+        counts = " + ".join(f"(select count(*) from {table})" for table in looked_back_on)
+        [(rows,)] = connection.execute(f"select {counts}").fetchall()
+        count = max(1, math.ceil(rows / SLICE))
+    if count == 1:
+        return write_parquet(connection, sql, file, parameters, has_credits, is_kept=True)
+    parts = [file.with_name(f"{file.stem}-{number}{file.suffix}") for number in range(count)]
+    try:
+        for number, part in enumerate(parts):
+            sliced = dict(parameters) | {"slice": number, "slice_count": count}
+            copy_parquet(connection, sql, part, sliced)
+        whole = f"from {parquet_list(parts)} order by {order}"
+        return write_parquet(connection, whole, file, None, has_credits)
+    finally:
+        for part in parts:
+            part.unlink(missing_ok=True)
 
 
 def _broken_grain(model: Statement, sources: Mapping[str, str], bench: Workbench) -> str:

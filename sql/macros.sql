@@ -45,3 +45,17 @@ create or replace macro cycle_end(on_date, anchor_day) as
         when on_date < anchor_date(on_date, anchor_day) then anchor_date(on_date, anchor_day)
         else anchor_date(date_trunc('month', on_date) + interval 1 month, anchor_day)
     end;
+
+-- The last day of the run of sixteen days that a day lies in (`marts.spend_habits`): the same runs
+-- as those of a pack, so that a run is one file.
+create or replace macro run_end(on_date) as
+    on_date + 15 - (on_date - date '0001-01-01' + 1)::integer % 16;
+
+-- The last day of the newest run that is older than eight weeks before a day, and complete.
+create or replace macro newest_run_end(before_date, history_until) as
+    run_end(least(before_date - 57, history_until) + 1) - 16;
+
+-- Whether a subject is among those of a turn, of so many turns (CONTRIBUTING.md). Of two unsigned
+-- numbers, or the engine would take the remainder in 128 bits.
+create or replace macro in_slice(subject_id, slice, slice_count) as
+    hash(subject_id) % slice_count::ubigint = slice::ubigint;

@@ -38,6 +38,7 @@ import duckdb
 
 from assets.requests import INDEX_FILES
 from pipelines import contents
+from pipelines.store import connect
 
 REPOSITORY = Path(__file__).parents[1]
 PAGE = REPOSITORY / "docs" / "benchmarks.md"
@@ -173,28 +174,40 @@ print(json.dumps({"wall": wall, "cpu": cpu, "rss": after.ru_maxrss * 1024}))
 
 RANGING = """
 import json, resource, sys, time
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from pipelines import contents
 from pipelines.calendar import Clock
 from pipelines.settings import Settings
-from pipelines.store import connect, write_parquet
+from pipelines.models import write_model
+from pipelines.store import connect
 folder, day, models = Path(sys.argv[1]), date.fromisoformat(sys.argv[2]), contents.models()
-connection = connect(folder)
-values = Settings().parameters() | Clock.at(day=day).parameters(day)
+connection, clock = connect(folder), Clock.at(day=day)
 nothing = models.empty("staging.alert_settings")
 connection.execute(f"create view staging.alert_settings as {nothing}")
-for name in ("marts.daily_spend", "marts.first_spends", "marts.spend_habits"):
-    connection.execute(f"create view {name} as from read_parquet('{folder}/{name}/*.parquet')")
+def stand(name, since, *more):
+    files = [f"{folder}/{name}/*.parquet", *more]
+    connection.execute(
+        f"create or replace view {name} as from read_parquet({files}) "
+        f"where usage_date >= date '{since}'"
+    )
 before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
-for name in ("marts.spend_habits", "marts.spend_ranges"):
-    model, file = models.models[name], folder / f"built.{name}.parquet"
-    bound = {parameter: values[parameter] for parameter in model.parameters}
-    sql = f"select * from ({model.sql}\\n) order by {', '.join(model.grain)}"
-    since = time.perf_counter()
-    write_parquet(connection, sql, file, bound)
-    print(f"{name} {time.perf_counter() - since:.2f}", file=sys.stderr)
-    connection.execute(f"create or replace view {name} as from read_parquet('{file}')")
+learned = []
+for when in (day, clock.tomorrow):
+    habits, ranges = models.models["marts.spend_habits"], models.models["marts.spend_ranges"]
+    stand("marts.first_spends", date.min)
+    for name in ("marts.daily_spend", "marts.spend_habits"):
+        stand(name, when - timedelta(days=habits.look_back[name]), *learned[: name == habits.name])
+    values = Settings().parameters() | clock.parameters(when)
+    for model in (habits, ranges):
+        file = folder / f"built.{model.name}.{when}.parquet"
+        bound = {parameter: values[parameter] for parameter in model.parameters}
+        since = time.perf_counter()
+        write_model(connection, model, file, bound)
+        print(f"{model.name} {when} {time.perf_counter() - since:.2f}", file=sys.stderr)
+        if model is habits:
+            learned.append(str(file))
+            connection.execute(f"create or replace view {model.name} as from '{file}'")
 wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
 cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 print(json.dumps({"wall": wall, "cpu": cpu, "rss": after.ru_maxrss * 1024}))
@@ -507,50 +520,66 @@ class Ranges:
     def prepare(self, subjects: int, days: int) -> None:
         if self.folder.exists():
             return
-        connection = duckdb.connect()
-        connection.execute("set enable_progress_bar = false")
-        models, first = contents.models(), DAY - timedelta(days=days - 1)
+        connection = connect()
+        models, at = contents.models(), DAY - timedelta(days=days - 1)
         types = models.types("marts.spend_habits")
-        learned = {"usage_date", "workspace_id", "scope", "subject_id", "credits"}
-        learned |= {"burst", "surprise"}  # all that a later day reads
-        rest = ", ".join(f"null::{kind} as {n}" for n, kind in types.items() if n not in learned)
+        learned = ["burst", "surprise", "biggest_day", "judged_day_count", "run_end_date"]
+        kept = ["usage_date", "workspace_id", "scope", "subject_id", "credits", *learned]
+        rest = ", ".join(f"null::{kind} as {n}" for n, kind in types.items() if n not in kept)
         for name in ("marts.daily_spend", "marts.first_spends", "marts.spend_habits"):
             (self.folder / name).mkdir(parents=True)
-        for at in range(0, days, 16):
-            spent = f"""
+        connection.execute("create table runs (usage_date date, run_end_date date)")
+        while at <= DAY:
+            last = min(at + timedelta(days=15 - at.toordinal() % 16), DAY)  # of this run
+            connection.execute(
+                f"""create or replace table spent as
                 select
-                    date '{first}' + day::integer as usage_date,
+                    date '{at}' + day::integer as usage_date,
                     'ws_' || number % {WORKSPACES} as workspace_id,
                     'key' as scope,
                     'key_' || substr(md5(number::varchar), 1, 12) as subject_id,
-                    (1 + hash(number, day, 1) % 500)::bigint as request_count,
-                    ((1 + number % 100) * (50 + hash(number, day) % 100) / 97)::decimal(38, 9)
-                        as credits,
-                from range({subjects}) as keys(number),
-                    range({at}, {min(at + 16, days)}) as days(day)
-                order by 1, 2, 3, 4
-            """
-            connection.execute(f"create or replace table spent as {spent}")
+                    (1 + hash(number, usage_date, 1) % 500)::bigint as request_count,
+                    ((1 + number % 100) * (50 + hash(number, usage_date) % 100) / 97)
+                        ::decimal(38, 9) as credits,
+                from range({subjects}) as keys(number), range({(last - at).days + 1}) as days(day)
+                order by 1, 2, 3, 4"""
+            )
             connection.execute(
-                f"copy spent to '{self.folder}/marts.daily_spend/{at:04}.parquet' "
+                f"copy spent to '{self.folder}/marts.daily_spend/{at}.parquet' "
                 "(format parquet, compression zstd)"
             )
             connection.execute(
-                f"""copy (
-                    select usage_date, workspace_id, scope, subject_id, credits,
-                        0.5 + hash(subject_id, usage_date) % 1000 / 900 as burst,
-                        burst * 0.7 as surprise, {rest}
-                    from spent where usage_date < date '{DAY}'
-                ) to '{self.folder}/marts.spend_habits/{at:04}.parquet'
+                f"""create or replace table habits as
+                select usage_date, workspace_id, scope, subject_id, credits,
+                    0.5 + hash(subject_id, usage_date) % 1000 / 900 as burst,
+                    burst * 0.7 as surprise, null::double as biggest_day,
+                    null::bigint as judged_day_count, null::date as run_end_date
+                from spent where usage_date < date '{DAY}'
+                union all by name
+                from runs"""
+            )
+            connection.execute(
+                f"""copy (select *, {rest} from habits order by 1, 2, 3, 4)
+                to '{self.folder}/marts.spend_habits/{at}.parquet'
                 (format parquet, compression zstd)"""
             )
-            if at == 0:
+            connection.execute(
+                f"""create or replace table runs as
+                select date '{last}' + 1 as usage_date, workspace_id, 'key_run' as scope,
+                    subject_id, null::decimal(38, 9) as credits, max(burst) as burst,
+                    max(surprise) as surprise, max(credits)::double as biggest_day,
+                    count(*) as judged_day_count, date '{last}' as run_end_date
+                from habits where run_end_date is null group by all"""
+            )
+            if not any((self.folder / "marts.first_spends").iterdir()):
                 connection.execute(
                     f"""copy (
                         select usage_date, workspace_id, scope, subject_id
-                        from spent where usage_date = date '{first}'
+                        from spent where usage_date = date '{at}'
                     ) to '{self.folder}/marts.first_spends/0.parquet' (format parquet)"""
                 )
+            at = last + timedelta(days=1)
+        connection.close()
 
     def scan(self) -> Measured:
         """The bare engine: the same table read once and grouped by the same names, written."""
@@ -565,7 +594,7 @@ class Ranges:
         return done
 
     def judge(self) -> Measured:
-        """Habits and ranges of one day, written as a night writes them."""
+        """Habits and ranges of one day and of the next, written as a night writes them."""
         return itself(RANGING, REPOSITORY, str(self.folder), str(DAY))
 
 
@@ -961,7 +990,8 @@ A day's night is compared less the empty night; only where histories are compare
   **Join of charges and invoices**: the bare engine's hash join of the two raw tables, all columns
   written.
 - **ranges**: what is known of {SUBJECTS:,} keys that spent on each of {SPENT_DAYS} days, and the
-  range of one day of each: `marts.spend_habits` and `marts.spend_ranges`, written as a night does.
+  range of one day of each and of the day after it, as a night writes both: `marts.spend_habits` and
+  `marts.spend_ranges`.
   **Scan and group of daily spend**: the bare engine reads the same table once, all days, and groups
   it by the same names.
 """

@@ -11,35 +11,131 @@
 -- taken of them (medians, maxima and counts do not depend on the order of rows).
 --
 -- What each day was beside what was known of it then stands in its own row (burst, surprise), so
--- that the year's biggest is read from this table's own past and never worked out again.
+-- that the year's biggest is read from this table's own past and never worked out again. What is
+-- older than eight weeks is read in runs of sixteen days: the first day there is after a run has
+-- one more row for each subject that spent in it, with the run's biggest, its scope ending in _run.
 --
 -- grain: usage_date, workspace_id?, scope, subject_id
 -- looks back: marts.spend_habits 365 days, marts.daily_spend 84 days, marts.first_spends all days
 -- also for: tomorrow
-with past_year as materialized (
+with newest as (
+    select
+        max(cast(usage_date as date)) filter (run_end_date is null) as last_date,
+        max(cast(run_end_date as date)) as last_run_end,
+    from marts.spend_habits
+    where usage_date between $day - 365 and $day - 1
+),
+
+finished_days as (
+    -- of the run that has ended since, where no row says so yet
+    select run_end(last_date) - cast(days_before as integer) as usage_date
+    from newest
+    cross join range(16) as days (days_before)
+    where run_end(last_date) < $day
+        and run_end(last_date) > coalesce(last_run_end, date '0001-01-01')
+),
+
+finished_runs as materialized (
+    select
+        workspace_id,
+        scope || '_run' as scope,
+        subject_id,
+        cast(any_value(run_end(usage_date)) as date) as run_end_date,
+        max(cast(credits as double)) as biggest_day,
+        max(cast(burst as double)) as burst,
+        max(cast(surprise as double)) as surprise,
+        count(cast(surprise as double)) as judged_day_count,
+    from marts.spend_habits
+    join finished_days using (usage_date)
+    where usage_date between $day - 365 and $day - 1
+        and run_end_date is null
+        and credits is not null
+        and in_slice(subject_id, $slice, $slice_count)
+    group by 1, 2, 3
+),
+
+of_the_year as (
+    -- the newest days, and those before the oldest whole run
     select
         workspace_id,
         scope,
         subject_id,
-        max(cast(credits as double)) filter (usage_date <= $history_until) as biggest_day_of_year,
-        max(cast(credits as double)) filter (
-            usage_date <= $history_until and usage_date < $day - 1
-        ) as biggest_day_of_year_but_yesterday,
-        max(cast(burst as double)) filter (
-            usage_date <= $history_until and usage_date >= $day - 56
-        ) as biggest_burst,
-        -- The last week says nothing of the year: what is going on must not excuse itself.
-        max(cast(burst as double)) filter (
-            usage_date <= $history_until and usage_date < $day - 7
-        ) as biggest_burst_of_year,
-        max(cast(surprise as double)) filter (
-            usage_date <= $history_until and usage_date < $day - 7
-        ) as biggest_surprise,
-        count(cast(surprise as double)) filter (
-            usage_date <= $history_until and usage_date < $day - 7
-        ) as judged_day_count,
+        usage_date,
+        cast(credits as double) as credits,
+        cast(burst as double) as burst,
+        cast(surprise as double) as surprise,
+        if(surprise is null, 0, 1) as judged_day_count,
     from marts.spend_habits
-    where usage_date between $day - 365 and $day - 1
+    where usage_date between
+        greatest(newest_run_end($day, $history_until), run_end($day - 366)) + 1 and $day - 1
+        and run_end_date is null
+        and in_slice(subject_id, $slice, $slice_count)
+    union all
+    select
+        workspace_id,
+        scope,
+        subject_id,
+        usage_date,
+        cast(credits as double),
+        cast(burst as double),
+        cast(surprise as double),
+        if(surprise is null, 0, 1),
+    from marts.spend_habits
+    where usage_date between $day - 365 and run_end($day - 366)
+        and run_end_date is null
+        and in_slice(subject_id, $slice, $slice_count)
+    union all
+    -- and the runs between them
+    select
+        workspace_id,
+        replace(scope, '_run', ''),
+        subject_id,
+        run_end_date,
+        biggest_day,
+        burst,
+        surprise,
+        judged_day_count,
+    from (
+        select
+            workspace_id,
+            scope,
+            subject_id,
+            cast(run_end_date as date) as run_end_date,
+            cast(biggest_day as double) as biggest_day,
+            cast(burst as double) as burst,
+            cast(surprise as double) as surprise,
+            cast(judged_day_count as bigint) as judged_day_count,
+        from marts.spend_habits
+        where usage_date between $day - 365 and $day - 1
+            and run_end_date is not null
+            and in_slice(subject_id, $slice, $slice_count)
+        union all by name
+        from finished_runs
+    ) as runs
+    where run_end_date between
+        run_end($day - 366) + 16 and newest_run_end($day, $history_until)
+),
+
+past_year as materialized (
+    select
+        workspace_id,
+        scope,
+        subject_id,
+        max(credits) filter (usage_date <= $history_until) as biggest_day_of_year,
+        max(credits) filter (usage_date <= $history_until and usage_date < $day - 1)
+            as biggest_day_of_year_but_yesterday,
+        max(burst) filter (usage_date <= $history_until and usage_date >= $day - 56)
+            as biggest_burst,
+        -- The last week says nothing of the year: what is going on must not excuse itself.
+        max(burst) filter (usage_date <= $history_until and usage_date < $day - 7)
+            as biggest_burst_of_year,
+        max(surprise) filter (usage_date <= $history_until and usage_date < $day - 7)
+            as biggest_surprise,
+        cast(
+            sum(judged_day_count) filter (usage_date <= $history_until and usage_date < $day - 7)
+            as bigint
+        ) as judged_day_count,
+    from of_the_year
     group by 1, 2, 3
 ),
 
@@ -48,6 +144,7 @@ judged as (
     from marts.daily_spend
     where usage_date = $day
         and not $is_tomorrow
+        and in_slice(subject_id, $slice, $slice_count)
     union all
     select workspace_id, scope, subject_id, null, null
     from (
@@ -57,13 +154,14 @@ judged as (
         select workspace_id, scope, subject_id
         from marts.daily_spend
         where usage_date = $day
+            and in_slice(subject_id, $slice, $slice_count)
     ) as of_the_year
     where $is_tomorrow
 ),
 
 subjects as materialized (
     -- numbered, to be joined by one number instead of three names, one of which may be null
-    select *, row_number() over () as subject
+    select *, cast(row_number() over () as uinteger) as subject
     from judged
 ),
 
@@ -81,9 +179,7 @@ births as (
 spend as materialized (
     select
         subject,
-        usage_date,
-        cast($day - usage_date as integer) as days_ago,
-        isodow(usage_date) as weekday,
+        cast($day - usage_date as utinyint) as days_ago,
         spend.request_count,
         cast(spend.credits as double) as credits,
         ln(cast(spend.credits as double)) as log_credits,
@@ -98,7 +194,7 @@ spend as materialized (
 past as (
     select *
     from spend
-    where usage_date <= $history_until
+    where days_ago >= $day - $history_until
 ),
 
 totals as materialized (
@@ -135,10 +231,11 @@ recent as (
 ),
 
 weekdays as (
-    -- what a weekday adds to the level, in logarithms, shrunk towards nothing while few were seen
+    -- what a weekday adds to the level, in logarithms, shrunk towards nothing while few were seen;
+    -- a weekday is what is left of its days ago by seven: 0 is this one
     select
         subject,
-        weekday,
+        days_ago % 7 as weekday,
         case
             when count(*) >= 2
             then (median(log_credits) - any_value(middle_log_credits)) * count(*) / (count(*) + 1.0)
@@ -150,9 +247,11 @@ weekdays as (
 ),
 
 without_weekdays as (
-    select subject, days_ago, log_credits - weekday_factor as log_credits
+    select recent.subject, days_ago, log_credits - weekday_factor as log_credits
     from recent
-    join weekdays using (subject, weekday)
+    join weekdays
+        on weekdays.subject = recent.subject
+        and weekday = days_ago % 7
 ),
 
 shape as (
@@ -194,7 +293,7 @@ weeks as (
         coalesce(max(credits, 4)[4], 0) as middle_credits,
     from spend
     where days_ago <= 76
-        and (usage_date <= $history_until or (days_ago = 0 and not $is_tomorrow))
+        and (days_ago >= $day - $history_until or (days_ago = 0 and not $is_tomorrow))
     group by 1, 2
 ),
 
@@ -257,10 +356,10 @@ known as (
     left join week_totals using (subject)
     left join weekdays
         on weekdays.subject = subjects.subject
-        and weekdays.weekday = isodow($day)
+        and weekdays.weekday = 0
     left join weekdays as yesterdays
         on yesterdays.subject = subjects.subject
-        and yesterdays.weekday = isodow($day - 1)
+        and yesterdays.weekday = 1
 ),
 
 -- The high day: how big a day may be and still be one of many ------------------------------------
@@ -298,12 +397,23 @@ blended as (
             + 0.6 * spread
         ) as high_yesterday,
     from reaches
+),
+
+remembered as (
+    -- Two weeks of days are needed to say what is usual.
+    select
+        *,
+        case when active_day_count >= 14 then cast(credits as double) / usual_day end as burst,
+        case when active_day_count >= 14 then cast(credits as double) / high_day end as surprise,
+    from blended
+    union all by name
+    from finished_runs
 )
 
 select
     $day as usage_date,
     workspace_id,                   -- null: the source names none
-    scope,                          -- key, model, member or workspace
+    scope,                          -- key, model, member or workspace; of a run: key_run, …
     subject_id,                     -- the id (or model) within its scope
     request_count,                  -- on the day itself; null for tomorrow
     credits,                        -- on the day itself; null for tomorrow
@@ -332,9 +442,7 @@ select
     earlier_spread,                 -- of ln of credits, 22 to 84 days ago
     usual_request_count,            -- median of the active days
     usual_credits_per_request,      -- median of the active days
-    -- Two weeks of days are needed to say what is usual.
-    case when active_day_count >= 14 then cast(credits as double) / usual_day end
-        as burst,                   -- this day's credits / its usual day; null while young
-    case when active_day_count >= 14 then cast(credits as double) / high_day end
-        as surprise,                -- this day's credits / high_day; null while young
-from blended
+    burst,                          -- this day's credits / its usual day; null while young
+    surprise,                       -- this day's credits / high_day; null while young
+    run_end_date,                   -- of a run: its last day; of a day: null
+from remembered

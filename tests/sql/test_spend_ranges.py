@@ -1,6 +1,7 @@
 """Daily spend, births, habits and ranges: what the detector learns, and how it judges."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 import duckdb
 import pytest
 
-from pipelines.models import Models
+from pipelines.calendar import Clock
+from pipelines.models import Models, write_model
 from pipelines.store import connect
 
 TODAY = date(2026, 11, 18)  # a Wednesday, far from both ends of the month
@@ -60,6 +62,7 @@ def learn(run_model: Callable[..., Rows]) -> Judge:
         rows: Sequence[Mapping[str, Any]],
         day: date = TODAY,
         past: Given = (),
+        runs: Given | None = None,
         **night: Any,
     ) -> Rows:
         births: dict[tuple[object, ...], dict[str, Any]] = {}
@@ -71,7 +74,7 @@ def learn(run_model: Callable[..., Rows]) -> Judge:
             {
                 "marts.daily_spend": rows,
                 "marts.first_spends": list(births.values()),
-                "marts.spend_habits": past,
+                "marts.spend_habits": [*past, *(in_runs(past, day) if runs is None else runs)],
             },
             day=day,
             **night,
@@ -115,6 +118,29 @@ def known(day: date, **columns: object) -> dict[str, Any]:
         "burst": 1.0,
         "surprise": 0.8,
     } | columns
+
+
+def in_runs(past: Given, before: date) -> Rows:
+    """The rows of the runs of sixteen days that have ended before a day, as that table has them on
+    the day after each.
+    """
+    runs: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in past:
+        end = row["usage_date"] + DAY * (15 - row["usage_date"].toordinal() % 16)
+        if end < before:
+            names = (row["workspace_id"], f"{row['scope']}_run", row["subject_id"])
+            runs.setdefault((end, *names), []).append(row)
+    return [
+        dict(zip(BIRTH, (end + DAY, *names), strict=True))
+        | {
+            "run_end_date": end,
+            "biggest_day": float(max(row["credits"] for row in rows)),
+            "burst": max(row["burst"] for row in rows),
+            "surprise": max(row["surprise"] for row in rows),
+            "judged_day_count": len(rows),
+        }
+        for (end, *names), rows in runs.items()
+    ]
 
 
 def all_along(**on_days: dict[str, object]) -> Rows:
@@ -291,6 +317,42 @@ def test_few_judged_days_say_little_of_surprises(judge: Judge) -> None:
     [many] = judge(rows, past=all_along())
 
     assert few["range_high"] > many["range_high"]
+
+
+@pytest.mark.parametrize("later", range(0, 16, 3))
+def test_the_year_in_runs_is_the_year_day_by_day(learn: Judge, later: int) -> None:
+    day = TODAY + DAY * later
+    past = [
+        known(
+            day - DAY * back, burst=1 + back * 7919 % 1000 / 100, surprise=back * 104729 % 997 / 9
+        )
+        for back in range(380, 0, -1)
+        if back % 5 and not 200 < back < 240
+    ]
+
+    [row] = learn([spend(day - DAY, 1), spend(day, 1)], day, past)
+
+    year = [one for one in past if day - DAY * 365 <= one["usage_date"] < day - DAY * 7]
+    assert row["biggest_burst_of_year"] == max(one["burst"] for one in year)
+    assert row["biggest_surprise"] == max(one["surprise"] for one in year)
+    assert row["judged_day_count"] == len(year)
+    assert row["biggest_day_of_year"] == 100
+
+
+@pytest.mark.parametrize("gap", [0, 40])
+def test_the_first_day_after_a_run_says_once_what_was_biggest_in_it(learn: Judge, gap: int) -> None:
+    end = date.fromordinal(TODAY.toordinal() // 16 * 16 - 1)
+    first = end + DAY * (1 + gap)
+    past = [known(end - DAY * back, burst=float(back)) for back in range(20)]
+    runs = in_runs(past, end)  # the one that ends with `end` is not there yet
+
+    [day, run] = learn([spend(end, 1), spend(first, 1)], first, past, runs)
+    rest = learn([spend(end, 1), spend(first + DAY, 1)], first + DAY, past)
+
+    assert (day["scope"], day["run_end_date"]) == ("key", None)
+    assert (run["scope"], run["run_end_date"]) == ("key_run", end)
+    assert (run["burst"], run["judged_day_count"], run["credits"]) == (15.0, 16, None)
+    assert [row["scope"] for row in rest] == ["key"]
 
 
 # ---- too young, asleep, climbing -----------------------------------------------------------------
@@ -575,6 +637,8 @@ def _judge(
             "day": day - DAY * back,
             "is_complete": True,
             "is_tomorrow": False,
+            "slice": 0,
+            "slice_count": 1,
             "history_until": day - DAY * (back + 1),
             "alerts_sensitivity": sensitivity,
         }
@@ -584,3 +648,38 @@ def _judge(
                 f"insert into {name} {model.sql}",
                 {parameter: values[parameter] for parameter in model.parameters},
             )
+
+
+def test_a_day_made_in_turns_is_the_same_file(
+    models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(connect()) as connection:
+        connection.execute(
+            f"""
+            create table marts.daily_spend as
+            select
+                date '{TODAY}' - cast(day as integer) as usage_date,
+                if(number % 9 = 0, null, 'ws_' || number % 7) as workspace_id,
+                'key' as scope,
+                'key_' || number as subject_id,
+                1 as request_count,
+                cast(1 + hash(day, number) % 1000 / 97 as decimal(38, 9)) as credits,
+            from range(50) as keys (number), range(30) as days (day)
+            """
+        )
+        _births(connection)
+        connection.execute(
+            f"create table marts.spend_habits as {models.empty('marts.spend_habits')}"
+        )
+        model = models.models["marts.spend_habits"]
+        clock = Clock.at(day=TODAY).parameters(TODAY)
+        values = {name: clock[name] for name in model.parameters}
+        written = []
+        for rows in (2_500_000, 400):
+            monkeypatch.setattr("pipelines.models.SLICE", rows)
+            file = tmp_path / f"{rows}.parquet"
+            assert write_model(connection, model, file, values)[0] == 50
+            written.append(file.read_bytes())
+
+    assert written[0] == written[1]
+    assert len(list(tmp_path.iterdir())) == 2
