@@ -60,6 +60,7 @@ watched as (
         on workspace.workspace_id = habit.workspace_id
         and workspace.scope = 'workspace'
     where habit.usage_date = $day
+        and habit.run_end_date is null
 ),
 
 known as (
