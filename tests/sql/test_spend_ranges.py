@@ -94,9 +94,10 @@ def judge(run_model: Callable[..., Rows], learn: Judge) -> Judge:
         day: date = TODAY,
         past: Given = (),
         watched: Given = (),
+        runs: Given | None = None,
         **night: Any,
     ) -> Rows:
-        habits = learn(rows, day, past, **night)
+        habits = learn(rows, day, past, runs, **night)
         return run_model(
             "marts.spend_ranges",
             {"marts.spend_habits": habits, "staging.alert_settings": watched},
@@ -353,6 +354,14 @@ def test_the_first_day_after_a_run_says_once_what_was_biggest_in_it(learn: Judge
     assert (run["scope"], run["run_end_date"]) == ("key_run", end)
     assert (run["burst"], run["judged_day_count"], run["credits"]) == (15.0, 16, None)
     assert [row["scope"] for row in rest] == ["key"]
+
+
+def test_a_run_is_judged_by_nobody(judge: Judge) -> None:
+    end = date.fromordinal(TODAY.toordinal() // 16 * 16 - 1)
+
+    ranges = judge(days([100, 100], end + DAY), end + DAY, [known(end)], runs=[])
+
+    assert [row["scope"] for row in ranges] == ["key"]
 
 
 # ---- too young, asleep, climbing -----------------------------------------------------------------
