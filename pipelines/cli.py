@@ -868,6 +868,13 @@ def invoices(ctx: click.Context, workspace: str | None, form: str) -> None:
             "order by issued_at desc, invoice_id",
             workspace=workspace,
         )
+    show_invoices(rows, form)
+
+
+def show_invoices(rows: list[dict[str, Any]], form: str) -> None:
+    """Billing history, the newest first. A table has one line for each invoice, on which no amount
+    is cut short: a narrow screen shows fewer columns, and less of a long name.
+    """
     if form == "table":  # links and hours are long: CSV and JSON have them
         for row in rows:
             row["issued_at"] = row["issued_at"].date()
@@ -891,6 +898,7 @@ def invoices(ctx: click.Context, workspace: str | None, form: str) -> None:
             "total_minor": "total",
             "workspace_name": "workspace",
         },
+        cut_short=["billing_email", "workspace_name", "invoice_id"],
         nothing="No invoices have arrived.",
     )
 

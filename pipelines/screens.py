@@ -10,13 +10,15 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -100,10 +102,12 @@ def show(
     columns: Sequence[str] | None = None,
     totals: Sequence[str] = (),
     labels: Mapping[str, str] | None = None,
+    cut_short: Collection[str] = (),
     nothing: str = "Nothing to show.",
 ) -> None:
     """Prints rows in the form asked for. `columns`: which of them a table shows; `totals`: which it
-    sums in a last line.
+    sums in a last line; `cut_short`: whose text ends in an ellipsis where there is no room for it,
+    these in this order, so that a row stays one line.
     """
     if form == "json":
         sys.stdout.write(
@@ -123,7 +127,16 @@ def show(
     elif not rows:
         out.print(Text(nothing, style="dim"))
     else:
-        out.print(as_table(rows, title=title, columns=columns, totals=totals, labels=labels))
+        out.print(
+            as_table(
+                rows,
+                title=title,
+                columns=columns,
+                totals=totals,
+                labels=labels,
+                cut_short=cut_short,
+            )
+        )
 
 
 def show_facts(facts: Iterable[tuple[str, str]]) -> None:
@@ -143,17 +156,20 @@ def as_table(
     columns: Sequence[str] | None = None,
     totals: Sequence[str] = (),
     labels: Mapping[str, str] | None = None,
+    cut_short: Collection[str] = (),
 ) -> Table:
     """Rows as a table of the terminal's width: numbers to the right with thousands set apart, null
-    as a dot.
+    as a dot. On a narrow screen, or where text is cut short, columns stand closer.
     """
     names = list(columns or rows[0])
+    folded = FOLDED.difference(cut_short)
     table = Table(
         title=title or None,
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
+        collapse_padding=bool(cut_short) or out.width < WIDE,
         show_footer=bool(totals),
         header_style="dim",
     )
@@ -167,12 +183,27 @@ def as_table(
             (labels or {}).get(name, LABELS.get(name, name.replace("_", " "))),
             justify="right" if is_numeric and name != "share_used" else "left",
             footer=footer,
-            no_wrap=is_numeric or name not in FOLDED,
-            overflow="fold" if name in FOLDED else "ellipsis",
+            no_wrap=is_numeric or name not in folded,
+            overflow="fold" if name in folded else "ellipsis",
         )
     for row in rows:
         table.add_row(*(cell(name, row[name], row) for name in names))
+    if cut_short:
+        _narrow(table, [names.index(name) for name in cut_short if name in names])
     return table
+
+
+def _narrow(table: Table, short: Sequence[int]) -> None:
+    """Lets these columns alone give way where a table is wider than the screen, the first of them
+    first: no amount or day is cut for a name's sake.
+    """
+    unbound = out.options.update(max_width=UNBOUND)
+    excess = Measurement.get(out, unbound, table).maximum - out.width
+    for at in short:
+        column = table.columns[at]
+        width = max(cell_len(str(text)) for text in [column.header, *column.cells])
+        column.max_width = min(width, max(width - excess, SHORTEST))
+        excess -= width - column.max_width
 
 
 MISSING = {
@@ -185,6 +216,8 @@ MISSING = {
     "member_name": "all API calls",
 }
 LONGEST_ID = 28
+SHORTEST = 10  # characters that are left of a name
+UNBOUND = 10_000  # characters: wider than any table
 MONEY = (
     "_minor",
     "amount",

@@ -132,69 +132,66 @@ facts as (
     left join topics using (item_id)
 ),
 
-plain as (  -- nearly all of a million rows
-    select
-        facts.*,
-        in_words(total_minor, currency, places) as total,
-        concat(
-            'Invoice ', item_id, ' over ', total, ' is paid by ', told_charge_id, ' (', total, ', ',
-            strftime(told_at, '%Y-%m-%d'), ')', by_what, '.'
-        ) as reason,
-    from facts
-    where is_plain
-),
-
+-- Nearly all of a million rows are plain, and each expression spares them by itself: two branches
+-- would have to keep every row with all its columns, to be read twice.
 worded as (  -- amounts in major units
     select
         *,
-        list_transform(
-            [
-                total_minor, told_minor, expected_minor, received_minor, refunded_minor,
-                disputed_minor, held_minor, kept_minor, expected_minor - received_minor,
-                held_minor - expected_minor, billed_minor, out_of_band_minor
-            ],
-            lambda minor: in_words(minor, currency, places)
-        ) as amounts,
+        in_words(total_minor, currency, places) as total,
+        case
+            when not is_plain
+                then list_transform(
+                    [
+                        told_minor, expected_minor, received_minor, refunded_minor, disputed_minor,
+                        held_minor, kept_minor, expected_minor - received_minor,
+                        held_minor - expected_minor, billed_minor, out_of_band_minor
+                    ],
+                    lambda minor: in_words(minor, currency, places)
+                )
+        end as amounts,
     from facts
-    where not is_plain
 ),
 
 told as (  -- what the money came by
     select
         *,
-        coalesce(
-            settled_words,
-            told_charge_id || ' (' || amounts[2] || ', ' || strftime(told_at, '%Y-%m-%d') || ')'
-        ) as settled,
+        case
+            when not is_plain
+                then coalesce(
+                    settled_words,
+                    told_charge_id || ' (' || amounts[1] || ', '
+                    || strftime(told_at, '%Y-%m-%d') || ')'
+                )
+        end as settled,
     from worded
 ),
 
 named as (  -- the parts of the sentences; each is null where there is nothing to say
     select
         *,
-        amounts[1] as total,
-        amounts[3] as expected,
-        amounts[4] as received,
-        amounts[5] as refunded,
-        amounts[6] as disputed,
-        amounts[7] as held,
-        amounts[8] as kept,
-        amounts[9] as lacking,
-        amounts[10] as excess,
-        amounts[11] as billed,
+        amounts[2] as expected,
+        amounts[3] as received,
+        amounts[4] as refunded,
+        amounts[5] as disputed,
+        amounts[6] as held,
+        amounts[7] as kept,
+        amounts[8] as lacking,
+        amounts[9] as excess,
+        amounts[10] as billed,
         case when out_of_band_minor = 0 then settled
             else concat_ws(
                 ' and ', settled,
-                amounts[12] || ' past Stripe' || coalesce(' (' || bills || ')', '')
+                amounts[11] || ' past Stripe' || coalesce(' (' || bills || ')', '')
             )
         end as means,
-        case item_kind
-            when 'invoice' then 'invoice ' || item_id || ' over ' || amounts[1]
+        case
+            when is_plain then null
+            when item_kind = 'invoice' then 'invoice ' || item_id || ' over ' || total
             else 'no known invoice'
         end as bill,
-        'Invoice ' || item_id || ' over ' || amounts[1] as opening,
+        case when not is_plain then 'Invoice ' || item_id || ' over ' || total end as opening,
         case item_kind when 'charge' then item_id || ': ' else '' end as of_charge,
-        strftime(began_at, '%Y-%m-%d') as began_on,
+        case when not is_plain then strftime(began_at, '%Y-%m-%d') end as began_on,
         case when is_void then 'The gateway says ' || gateway_status
             else 'Stripe says void (' || void_bills || ')'
         end as voided,
@@ -205,6 +202,11 @@ reasoned as (
     select
         *,
         case
+            when is_plain then
+                concat(
+                    'Invoice ', item_id, ' over ', total, ' is paid by ', told_charge_id, ' (',
+                    total, ', ', strftime(told_at, '%Y-%m-%d'), ')', by_what
+                )
             when status = 'test_mode' then
                 format('Test charge {} moves no money', settled)
                 || coalesce('; its metadata names ' || claimed_invoice_id, '')
@@ -351,12 +353,6 @@ reasoned as (
         || coalesce(format(' An inquiry moved no money: {}.', inquiries), '')
             as reason,
     from named
-),
-
-together as (
-    select * from plain
-    union all by name
-    select * from reasoned
 )
 
 select
@@ -386,4 +382,4 @@ select
     reason,  -- one or two sentences for a finance person: amounts, ids, the cause
     opened_at,  -- null when it agrees
     ($today - opened_at::date)::integer as age_days,
-from together
+from reasoned

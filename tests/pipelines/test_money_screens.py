@@ -1,7 +1,9 @@
-"""What a finance person sees of `meterhouse reconcile`: at any width no amount is cut short, and
-what needs a person, how much of it, in which currency and since when stand in the first lines.
+"""What a finance person sees of `meterhouse reconcile` and `meterhouse invoices`: at any width no
+amount is cut short; what needs a person, how much of it, in which currency and since when stand in
+the first lines; and an invoice has one line.
 """
 
+import json
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -50,6 +52,29 @@ PACKS = [
         "held_credits": Decimal(0),
         "ungranted_credits": None,
     }
+]
+
+
+def billed(invoice: str, workspace: str, **stated: Any) -> Row:
+    return {
+        "invoice_id": invoice,
+        "workspace_id": "ws_1",
+        "workspace_name": workspace,
+        "kind": "subscription",
+        "issued_at": datetime(2026, 11, 3, 9),
+        "currency": "usd",
+        "net_minor": 100_000_000,
+        "vat_minor": 23_456_789,
+        "total_minor": 123_456_789,
+        "credits": Decimal("1234567.000000000"),
+        "status": "uncollectible",
+        "billing_email": "accounts.payable@harbour-and-sons.example",
+    } | stated
+
+
+BILLED = [
+    billed("INF-202611-0001", "Harbour & Sons Logistics and Forwarding"),
+    billed("INF-202611-0002", "Kaveri Commerce", status="paid", currency="jpy"),
 ]
 
 
@@ -115,3 +140,52 @@ def test_a_column_is_said_once_until_one_before_it_changes() -> None:
         ("", "y"),
         (2, "y"),
     ]
+
+
+def test_an_invoice_is_one_line_on_which_no_amount_and_no_day_is_cut(screen: Console) -> None:
+    cli.show_invoices([dict(row) for row in BILLED], "table")
+
+    lines = [line for line in screen.export_text().splitlines() if "2026-11-03" in line]
+    assert len(lines) == len(BILLED)
+    for line, total in zip(lines, ("1,234,567.89 USD", "123,456,789 JPY"), strict=True):
+        assert total in line
+        assert " 1,234,567 " in line  # credits
+        assert len(line.rstrip()) <= screen.width
+    assert "Kaver" in lines[1]
+    if screen.width >= cli.WIDE:
+        assert "1,000,000.00" in lines[0]
+        assert "234,567.89" in lines[0]
+
+
+def test_a_narrow_screen_shows_a_common_invoice_whole(screen: Console) -> None:
+    amounts = {
+        "net_minor": 1_200,
+        "vat_minor": 240,
+        "total_minor": 1_440,
+        "credits": Decimal(1_000),
+    }
+    common = billed("INF-202611-0029", "Harbour Analytics", status="open", **amounts)
+    cli.show_invoices([common], "table")
+
+    text = screen.export_text()
+    for word in ("INF-202611-0029", "Harbour Analytics", "2026-11-03", "14.40 USD", "1,000"):
+        assert word in text
+    [line] = [line for line in text.splitlines() if "INF-" in line]
+    assert "open" in line
+
+
+def test_machines_get_an_invoice_with_every_column_and_whole_names(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cli.show_invoices([dict(row) for row in BILLED], "json")
+
+    first, _ = json.loads(capsys.readouterr().out)
+    assert first.keys() == BILLED[0].keys()
+    assert first["workspace_name"] == "Harbour & Sons Logistics and Forwarding"
+    assert first["issued_at"] == "2026-11-03T09:00:00Z"
+
+
+def test_no_invoices_are_said_in_words(screen: Console) -> None:
+    cli.show_invoices([], "table")
+
+    assert "No invoices have arrived." in screen.export_text()
