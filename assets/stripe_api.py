@@ -149,14 +149,18 @@ class Reading:
         An object is listed after whatever may tell that it has changed: so one that was listed in
         this night needs no second look.
         """
+        customers: set[str] = set()
         for table, rows in self.unfinished.found():
             append_changed(self.draft, table, rows, self._moment())
+            customers |= {row["customer_id"] for row in rows if row.get("customer_id")}
         since, self.waiting = self._since(), self._waiting()
         self.knows_transactions = since[BALANCE_TRANSACTIONS.name] is not None
         self.knows_invoices = since[INVOICES.name] is not None
         for resource in RESOURCES:
             self._read(resource, since[resource.name])
         self._read_behind()
+        # They came with what the interrupted night has read, and it kept nothing of them.
+        self._again(CUSTOMERS, customers)
         self._look_at_events()
         if not any(self.changed.values()):
             self.unfinished.forget()
@@ -568,7 +572,8 @@ class Reading:
         found: dict[str, Item] = {}
         for name in names:
             try:
-                found[name] = self._one(resource, name, ask)
+                if item := self._one(resource, name, ask):
+                    found[name] = item
             except self.stripe.InvalidRequestError as error:
                 if error.http_status != 404:
                     raise StoreError(
@@ -580,11 +585,14 @@ class Reading:
                 self.draft.remark(f"Stripe knows no {name} any more; it stays as it was last read.")
         return found
 
-    def _one(self, resource: Resource, name: str, ask: Mapping[str, Any]) -> Item:
-        """One object by its id; again where its lines changed while they were read."""
+    def _one(self, resource: Resource, name: str, ask: Mapping[str, Any]) -> Item | None:
+        """One object by its id; again where its lines changed while they were read. None of a
+        customer who was deleted: Stripe states no more than that.
+        """
         for _ in range(PASSES):
             try:
-                return self._item(resource, self._ask(f"{resource.name}/{name}", ask))
+                stated = self._ask(f"{resource.name}/{name}", ask)
+                return None if stated.get("deleted") else self._item(resource, stated)
             except ListMoved:
                 continue
         raise StoreError(

@@ -108,13 +108,16 @@ class Account:
         name = f"INF-{self.rng.randrange(50)}"
         return self.rng.choice([{}, {"infery_invoice_id": name, "workspace_id": "ws_1", "x": "y"}])
 
-    def _customer(self) -> str:
-        """Somebody, who may have changed the address for it; or somebody new."""
+    def _customer(self, *, stays: bool = True) -> str:
+        """Somebody, who may have changed the address for it; or somebody new. `stays`: what it is
+        for can't be deleted before it is read: nothing else tells of a new address.
+        """
         if self.rng.random() < 0.2:
             return str(self._add("customer", made.customer(id=self._id("cus")))["id"])
         row = self.rng.choice(self.objects["customer"])
         if self.rng.random() < 0.3:
-            row["email"] = f"{self._id('mail')}@acme.example"
+            address = f"{self._id('mail')}@acme.example"
+            row["email"] = address if stays else row["email"]
         return str(row["id"])
 
     def _move(self, source: str, category: str, amount: int) -> str:
@@ -197,7 +200,7 @@ class Account:
             "invoice",
             made.invoice(
                 id=self._id("in"),
-                customer=self._customer(),
+                customer=self._customer(stays=False),
                 total=self.rng.randint(100, 9999),
                 metadata=self._metadata(),
                 lines={"object": "list", "data": lines, "has_more": False, "url": ""},
