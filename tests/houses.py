@@ -432,20 +432,40 @@ def environment(house: House) -> dict[str, str]:
     return mine | {"COLUMNS": "200", "PYTHONPATH": str(CHECKOUT)} | house.environment
 
 
+Place = tuple[str, int, int]  # of a file: its path, and what another one there would not share
+_opened: list[tuple[Place, duckdb.DuckDBPyConnection]] = []
+
+
 @contextmanager
 def published(root: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """`warehouse.duckdb`, attached read-only as an analyst would."""
-    with engine() as connection:
-        connection.execute("set TimeZone = 'UTC'")
-        connection.execute(
-            f"attach {quote(str(root / 'warehouse.duckdb'))} as warehouse (read_only)"
-        )
-        try:
-            connection.execute("use warehouse")
-            yield connection
-        finally:
-            connection.execute("use memory")
-            connection.execute("detach warehouse")
+    """`warehouse.duckdb`, attached read-only as an analyst would. To attach it takes longer than to
+    ask it: the one asked last stays open, until another is asked or a night has replaced it.
+    """
+    path = root / "warehouse.duckdb"
+    stat = path.stat()
+    place = (str(path), stat.st_ino, stat.st_mtime_ns)
+    while _opened and _opened[-1][0] != place:
+        _let_go(_opened.pop()[1])
+    if _opened:
+        _, connection = _opened.pop()
+    else:
+        with engine() as connection:
+            connection.execute("set TimeZone = 'UTC'")
+            connection.execute(f"attach {quote(str(path))} as warehouse (read_only)")
+        _idle.remove(connection)
+        connection.execute("use warehouse")
+    try:
+        yield connection
+    except BaseException:
+        _let_go(connection)
+        raise
+    _opened.append((place, connection))
+
+
+def _let_go(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute("use memory")
+    connection.execute("detach warehouse")
+    _idle.append(connection)
 
 
 _unfurnished: dict[str, bytes] = {}
@@ -481,6 +501,20 @@ def engine() -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 Standing = dict[str, str]  # an empty table of a bench → the statement that made it
+
+
+def stored_rows(store: Store, models: Models, table: str) -> list[dict[str, Any]]:
+    """What is published of a table that is no view, without a night's own engine to read it."""
+    snapshot = store.snapshot()
+    parts = snapshot.tables.get(table, {}) if snapshot else {}
+    places = store.local([item for _, part in sorted(parts.items()) for item in part.objects])
+    rows = models.rows_of(table, places) if places else models.empty(table)
+    with engine() as connection:
+        result = connection.execute(f"select * from ({rows})")
+        names = [column[0] for column in result.description or []]
+        return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+
+
 _benches: list[tuple[duckdb.DuckDBPyConnection, Standing]] = []
 
 

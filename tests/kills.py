@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -35,6 +35,7 @@ from tests.houses import (
     csv,
     furnish,
     invoice,
+    models_for,
     payment,
     published,
     request,
@@ -98,7 +99,9 @@ def _die_in_a_night(order: Mapping[str, Any], report: Path) -> None:
         around = _counting(counts, moment)
         os.replace = around("replace", os.replace)
         os.fsync = around("fsync", os.fsync)
-        house = House(Path(order["folder"]))
+        house = House(
+            Path(order["folder"]), models_for(*order["tables"]) if order["tables"] else None
+        )
         house.is_prepared = False  # it is killed while it makes it, too
         began = time.monotonic()
         event = around("event", lambda: None)
@@ -160,9 +163,12 @@ def _sink(
 class Nights:
     """The other end of `serve()`."""
 
-    def __init__(self, process: "subprocess.Popen[str]", folder: Path) -> None:
+    def __init__(
+        self, process: "subprocess.Popen[str]", folder: Path, tables: Sequence[str]
+    ) -> None:
         self.process = process
         self.folder = folder
+        self.tables = tables
         self.report = folder.parent / f"{folder.name}.report.json"
 
     def run(self, moment: Moment | None = None) -> bool:
@@ -174,6 +180,7 @@ class Nights:
             "as_of": AS_OF.isoformat(),
             "moment": asdict(moment) if moment else None,
             "report": str(self.report),
+            "tables": self.tables,
         }
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -191,8 +198,8 @@ class Nights:
 
 
 @contextmanager
-def nights(folder: Path) -> Iterator[Nights]:
-    """A process that runs nights in `folder`."""
+def nights(folder: Path, *tables: str) -> Iterator[Nights]:
+    """A process that runs nights in `folder`; `tables`: of what these stand on alone."""
     with subprocess.Popen(
         [sys.executable, "-m", "tests.kills"],
         stdin=subprocess.PIPE,
@@ -200,7 +207,7 @@ def nights(folder: Path) -> Iterator[Nights]:
         text=True,
         cwd=CHECKOUT,
     ) as process:
-        yield Nights(process, folder)
+        yield Nights(process, folder, tables)
         assert process.stdin is not None
         process.stdin.close()
 

@@ -11,7 +11,7 @@ from pipelines.calendar import Clock
 from pipelines.models import Models
 from pipelines.settings import Settings
 from pipelines.store import Draft, Store
-from tests.houses import request_models
+from tests.houses import request_models, stored_rows
 
 AS_OF = datetime(2026, 11, 20)
 
@@ -51,10 +51,7 @@ class LandingHouse:
         return is_changed
 
     def rows(self, table: str) -> list[dict[str, Any]]:
-        draft = self._draft()
-        found: list[dict[str, Any]] = draft.query(f"from {table} select *").to_pylist()
-        draft.connection.close()
-        return found
+        return stored_rows(Store(self.settings.root), self.models, table)
 
     def _draft(self) -> Draft:
         spool = self.folder / "spool"

@@ -102,13 +102,13 @@ def erase(house: House, member_id: str = ID, names: tuple[str, ...] = (NAME,)) -
 # ---- random members -------------------------------------------------------------------------
 
 MEMBERS = ("mem_1", "mem_10", "ada@acme.example", "0f3c-11 22", "mém'ber", "x/y", "erin=1", None)
-SMALL = ("usage_by_model", "usage_by_key", "usage_by_member")
+SMALL = ("marts.usage_by_model", "marts.usage_by_key", "marts.usage_by_member")
 
 
 @pytest.fixture(scope="module")
 def small_models() -> Models:
     """Request logs and the three usage views: nights short enough for many."""
-    return models_for(*(f"marts.{name}" for name in SMALL))
+    return models_for(*SMALL)
 
 
 @st.composite
@@ -397,7 +397,7 @@ def test_a_name_is_taken_out_where_it_is_a_word(text: str, blotted: str) -> None
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Nights]:
-    with nights(tmp_path / "house") as process:
+    with nights(tmp_path / "house", *SMALL) as process:
         yield process
 
 

@@ -571,7 +571,7 @@ def test_the_token_is_written_nowhere(
     with pytest.raises(SettingsError, match="METERHOUSE_REQUESTS_GATE_WAY_TOKEN") as refused:
         house.night(utc_now())
     said = house.run("--debug", "nightly")
-    doctor = house.run("doctor")
+    doctor = house.ask("doctor")
 
     assert said.returncode == 1
     assert "refused the token of source 'gate-way' (401)" in said.stderr
