@@ -674,6 +674,38 @@ def test_a_reading_that_broke_off_among_customers_leaves_nothing_of_them(
     assert len(newest(house, "customers")) == 40
 
 
+def test_a_reading_that_goes_on_reads_again_the_customers_of_what_it_takes_over(
+    house: Any, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_off(_: Any) -> None:
+        raise StoreError("Stripe did not answer.")
+
+    account["customer"] = [
+        made.customer(id="cus_1", created=ago(90), email="old@acme.example"),
+        made.customer(id="cus_2", created=ago(0)),  # lists of customers begin with the newest
+    ]
+    account["charge"] = [
+        made.charge(id="ch_1", created=ago(80), customer="cus_1"),
+        made.charge(id="ch_2", created=ago(40), customer="cus_2"),  # and so do those of charges
+    ]
+    with serve(made.account(account, as_of=NOW)) as local:
+        keyed(house, local).night(land)
+        account["customer"][0]["email"] = "new@acme.example"
+        account["charge"] += [
+            made.charge(id=f"ch_new_{n}", created=ago(n), customer="cus_1") for n in range(15)
+        ]
+        monkeypatch.setattr(stripe_api, "WINDOW", 10)
+        with monkeypatch.context() as patch:
+            patch.setattr(stripe_api.Reading, "_read_behind", break_off)
+            with pytest.raises(StoreError):
+                house.night(land)
+        assert list((house.folder / "data" / ".stripe").glob("*.parquet"))
+        del account["charge"][2:]  # nothing that is listed names the customer any more
+        house.night(land)
+
+    assert newest(house, "customers")["cus_1"]["email"] == "new@acme.example"
+
+
 # ---- the key --------------------------------------------------------------------------------
 
 

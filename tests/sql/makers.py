@@ -59,3 +59,25 @@ def quarter(**stated: Any) -> dict[str, Any]:
         "credits": Decimal("5"),
     }
     return row | stated
+
+
+def judged(credits: object, **stated: Any) -> dict[str, Any]:
+    """A row of marts.spend_ranges: a key's day within its range of credits, which would have gone
+    up to 400.
+    """
+    row: dict[str, Any] = {
+        "usage_date": date(2026, 11, 18),
+        "workspace_id": "ws_1",
+        "scope": "key",
+        "subject_id": "key_1",
+        "credits": Decimal(str(credits)),
+        "expected": Decimal(100),
+        "range_high": Decimal(400),
+        "upper_limit": Decimal(400),
+        "ratio": Decimal(str(credits)) / 100,
+        "verdict": "normal",
+        "is_complete": True,
+        "exceed_percent": Decimal(50),
+        "floor_credits": Decimal(10),
+    }
+    return row | stated

@@ -9,6 +9,7 @@ import pytest
 
 from pipelines.simulator import worlds as simulated
 from tests import worlds
+from tests.sql.makers import judged
 from tests.worlds import is_found, is_right, is_same_day, share
 
 TODAY = date(2026, 11, 18)
@@ -39,26 +40,6 @@ def used(day: date, model: str, requests: int, credits: object) -> Row:
         "request_count": requests,
         "credits": Decimal(str(credits)),
     }
-
-
-def judged(credits: object, **columns: object) -> Row:
-    """A day within its range of credits, which would have gone up to 400."""
-    return (
-        {
-            "usage_date": TODAY,
-            "credits": Decimal(str(credits)),
-            "expected": Decimal(100),
-            "range_high": Decimal(400),
-            "upper_limit": Decimal(400),
-            "ratio": Decimal(str(credits)) / 100,
-            "verdict": "normal",
-            "is_complete": True,
-            "exceed_percent": Decimal(50),
-            "floor_credits": Decimal(10),
-        }
-        | KEY
-        | columns
-    )
 
 
 MONTH = [TODAY - DAY * ago for ago in range(1, 29)]

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.sql.makers import judged
+
 TODAY = date(2026, 11, 18)
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)
@@ -44,22 +46,6 @@ def peak(day: date, credits: object, requests: int = 10, **columns: object) -> R
 
 def spent(day: date, requests: int, credits: object) -> Row:
     return {"usage_date": day, "request_count": requests, "credits": Decimal(str(credits))} | KEY
-
-
-def judged(credits: object, **columns: object) -> Row:
-    """A day within its range of credits, which would have gone up to 400."""
-    return {
-        "usage_date": TODAY,
-        "credits": Decimal(str(credits)),
-        "expected": Decimal(100),
-        "range_high": Decimal(400),
-        "upper_limit": Decimal(400),
-        "ratio": Decimal(str(credits)) / 100,
-        "verdict": "normal",
-        "is_complete": True,
-        "exceed_percent": Decimal(50),
-        "floor_credits": Decimal(10),
-    } | KEY | columns  # fmt: skip
 
 
 # ---- the busiest hour of a day ----------------------------------------------------------------
