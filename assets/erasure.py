@@ -29,11 +29,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from assets import decisions, playground, requests
+from assets import decisions, playground
 from pipelines import packs
 from pipelines.calendar import DAY
 from pipelines.settings import Settings, SettingsError
 from pipelines.store import (
+    OWN_FILES,
     WHOLE,
     Draft,
     Partition,
@@ -52,7 +53,7 @@ JOURNAL = "raw.decisions"
 
 # Where a member's id is a column of its own, and what those files are written with.
 REQUESTS = {
-    "raw.requests": requests.REQUEST_FILES,
+    "raw.requests": OWN_FILES,
     "staging.request_contests": "",
 }
 # Tables of few rows: an id by itself, and texts in which people or paths may name the member.

@@ -47,6 +47,7 @@ from pipelines.reading import (
 from pipelines.settings import RequestSource, Settings, SettingsError
 from pipelines.sifting import ASIDE, Sifted, readable
 from pipelines.store import (
+    OWN_FILES,
     Draft,
     RawTable,
     arrow_table,
@@ -186,9 +187,6 @@ TABLES: dict[str, RawTable] = {
     ),
 }
 
-# Delta encodings save a quarter of the bytes; bloom filters of ids nobody looks up so; a dictionary
-# of nearly as many values as rows is begun in vain.
-REQUEST_FILES = ", parquet_version v2, write_bloom_filter false, dictionary_size_limit 3000"
 ENGINE = f"DuckDB {duckdb.__version__}"
 IDENTITY = "hash(gateway, request_id)"
 CALL = "case when call_id is not null then hash(gateway, 'call', call_id) end"
@@ -759,7 +757,7 @@ class Landing:
             first_row=f"{first_row} - _aside" if is_sifted else first_row,
         )
         try:
-            self.draft.copy(select, file, self._values(), options=REQUEST_FILES)
+            self.draft.copy(select, file, self._values(), options=OWN_FILES)
             landed = self._landed(file)
         except (duckdb.Error, UnicodeDecodeError) as error:
             file.unlink(missing_ok=True)
@@ -1040,7 +1038,7 @@ class Landing:
     def _keep_table(self, table: str) -> list["Landed"]:
         """Keeps what stands in such a table, and drops it; returns what that is."""
         file = self.draft.new_file("parquet")
-        self.draft.copy(f"from {table}", file, options=REQUEST_FILES)
+        self.draft.copy(f"from {table}", file, options=OWN_FILES)
         self.draft.connection.execute(f"drop table {table}")
         landed = self._landed(file)
         self._keep(file, landed)
@@ -1118,7 +1116,7 @@ class Landing:
                             f"where usage_date = date '{day}' "
                             f"and file_row_number >= {first} and file_row_number < {last}"
                         )
-                        item = self.draft.append("raw.requests", select, day, options=REQUEST_FILES)
+                        item = self.draft.append("raw.requests", select, day, options=OWN_FILES)
                         new.setdefault(day, []).append(self.draft.locate(item))
             file.unlink()
             fresh = self._index(new)

@@ -34,6 +34,7 @@ from pipelines.calendar import Clock
 from pipelines.store import (
     CORES,
     MACROS,
+    OWN_FILES,
     WHOLE,
     Draft,
     RawTable,
@@ -64,7 +65,7 @@ MANIFEST_COLUMNS = {
     "credits": "decimal(38, 9)",
 }
 
-HEADER = re.compile(r"^--\s*(grain|kind|looks back|also for|severity|each):\s*(.+?)\s*$")
+HEADER = re.compile(r"^--\s*(grain|sorted by|kind|looks back|also for|severity|each):\s*(.+?)\s*$")
 WORDS = {"kind": "view", "also for": "tomorrow", "severity": "warning", "each": "day"}
 MACRO = re.compile(rf"\b(?:{'|'.join(re.findall(r'macro ([a-z_]+)', MACROS))})\(")
 DOCUMENTED = re.compile(r"([a-z_][a-z0-9_]*)\s*,?\s*--\s*(\S.*?)\s*$")
@@ -88,6 +89,7 @@ class Statement:
     documentation: Mapping[str, str]
     grain: tuple[str, ...] = ()
     nullable: frozenset[str] = frozenset()
+    order: tuple[str, ...] = ()  # of the stored rows: what the file says, then the grain
     is_view: bool = False
     for_tomorrow: bool = False
     is_warning: bool = False
@@ -163,10 +165,16 @@ def read_statement(path: Path, name: str, parsed: Parsed | None = None) -> State
     for line in text.splitlines():
         if not line.startswith("--") and (found := DOCUMENTED.search(line)) and found[1] in columns:
             documentation[found[1]] = found[2]
-    grain = [part.strip() for part in header.get("grain", "").split(",") if part.strip()]
+    grain, before = (
+        [part.strip() for part in header.get(word, "").split(",") if part.strip()]
+        for word in ("grain", "sorted by")
+    )
     for part in grain:
         if part.rstrip("?") not in columns:
             raise ModelError(f"{path}: the grain names '{part}', which the select does not give.")
+    for part in before:
+        if part not in columns:
+            raise ModelError(f"{path}: is sorted by '{part}', which the select does not give.")
     return Statement(
         name=name,
         sql=text,
@@ -177,6 +185,7 @@ def read_statement(path: Path, name: str, parsed: Parsed | None = None) -> State
         columns=columns,
         documentation=documentation,
         grain=tuple(part.rstrip("?") for part in grain),
+        order=(*before, *(part.rstrip("?") for part in grain)),
         nullable=frozenset(part.rstrip("?") for part in grain if part.endswith("?")),
         is_view="kind" in header,
         for_tomorrow="also for" in header,
@@ -525,7 +534,7 @@ class Models:
             return {table: self._manifest(draft, MANIFESTS[table], days)}
         if table in self.models and self.is_by_day(table):
             known = draft.days(table) if days is None else list(days)
-            files = packs.files(draft, table, known, ", ".join(self.models[table].grain))
+            files = packs.files(draft, table, known, ", ".join(self.models[table].order))
         else:
             asked = days if self.is_by_day(table) else None
             files = draft.files(table, asked, filled=True)
@@ -874,7 +883,7 @@ def write_model(
     One that names `$slice` is made in as many turns as its memory asks for, by the rows that it
     looks back on; the file is the same, however many they were.
     """
-    order, has_credits = ", ".join(model.grain), "credits" in model.columns
+    order, has_credits = ", ".join(model.order), "credits" in model.columns
     sql = f"select * from ({model.sql}\n) order by {order}"
     count = 1
     if "slice" in model.parameters:
@@ -886,15 +895,16 @@ def write_model(
         counts = " + ".join(f"(select count(*) from {table})" for table in looked_back_on)
         [(rows,)] = connection.execute(f"select {counts}").fetchall()
         count = max(1, math.ceil(rows / SLICE))
+    options = OWN_FILES if model.name.startswith("staging.") else ""
     if count == 1:
-        return write_parquet(connection, sql, file, parameters, has_credits, is_kept=True)
+        return write_parquet(connection, sql, file, parameters, has_credits, options, is_kept=True)
     parts = [file.with_name(f"{file.stem}-{number}{file.suffix}") for number in range(count)]
     try:
         for number, part in enumerate(parts):
             sliced = dict(parameters) | {"slice": number, "slice_count": count}
-            copy_parquet(connection, sql, part, sliced)
+            copy_parquet(connection, sql, part, sliced, options)
         whole = f"from {parquet_list(parts)} order by {order}"
-        return write_parquet(connection, whole, file, None, has_credits)
+        return write_parquet(connection, whole, file, None, has_credits, options)
     finally:
         for part in parts:
             part.unlink(missing_ok=True)

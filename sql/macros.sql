@@ -17,7 +17,7 @@ create or replace macro trimmed(words) as
 -- An amount for a person, in major units: EUR 1,234.50. `places` is how many digits the currency
 -- has after the point, null where that is not known (staging.currencies).
 create or replace macro in_words(minor, currency, places) as
-    upper(currency) || ' ' || case when minor < 0 then '-' else '' end
+    upper(currency) || case when minor < 0 then ' -' else ' ' end
     || case
         when places > 0
             then format('{:,}', abs(minor) // (10 ** places)::bigint) || '.'

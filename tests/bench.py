@@ -137,7 +137,8 @@ from pathlib import Path
 from pipelines import contents
 from pipelines.calendar import Clock
 from pipelines.settings import Settings
-from pipelines.store import connect, write_parquet
+from pipelines.models import write_model
+from pipelines.store import connect
 from datetime import date
 folder, models = Path(sys.argv[1]), contents.models()
 target, is_told = "marts.invoice_reconciliation", len(sys.argv) > 2
@@ -162,8 +163,7 @@ for model in models.order:
         continue
     file = folder / f"built.{model.name}.parquet"
     bound = {name: values[name] for name in model.parameters}
-    sql = f"select * from ({model.sql}\\n) order by {', '.join(model.grain)}"
-    write_parquet(connection, sql, file, bound)
+    write_model(connection, model, file, bound)
     stand(model.name, file)
     if is_told:
         print(f"{model.name} {time.perf_counter() - since:.2f}", file=sys.stderr)

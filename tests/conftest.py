@@ -70,7 +70,7 @@ def run_model(models: Models) -> Callable[..., list[dict[str, Any]]]:
             end = as_of or datetime.combine(day or date(2026, 11, 20), datetime.min.time())
             clock = Clock(as_of=end, arrived_at=end) if as_of else Clock.at(day=day or end.date())
             values = Settings().parameters() | clock.parameters(day) | parameters
-            order = f" order by {', '.join(statement.grain)}" if statement.grain else ""
+            order = f" order by {', '.join(statement.order)}" if statement.order else ""
             text = f"select * from ({statement.sql}\n){order}"
             result = connection.execute(
                 parsed_once(connection, text),

@@ -5,6 +5,7 @@
 -- (role conflict) while the money stays on the charge's own row. A dead charge contradicts nobody.
 --
 -- grain: charge_id, invoice_id
+-- sorted by: charged_at
 with contradictions as (
     select charge_id, infery_invoice_id, min(rung) as rung
     from staging.contested_claims
@@ -13,6 +14,22 @@ with contradictions as (
 ),
 
 named as (
+    select
+        charge_id,
+        infery_invoice_id,
+        case when workspace_id is null then 2 else 1 end as rung,
+        state as role,
+        case when state = 'settled' then amount_captured_minor else amount_minor end
+            as amount_minor,
+        currency,
+        created_at,
+        payment_intent_id,
+        stripe_invoice_id,
+        false as is_other_currency,
+        false as is_other_workspace,
+    from staging.charges
+    anti join staging.charge_ladders using (charge_id)  -- the plain ones
+    union all by name
     select *, state as role,
     from staging.charge_ladders
     where state <> 'test' and is_known and not has_several

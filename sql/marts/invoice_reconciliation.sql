@@ -6,6 +6,7 @@
 -- is zero.
 --
 -- grain: item_id
+-- sorted by: began_at
 with dated_items as (
     select
         *,
@@ -132,8 +133,7 @@ facts as (
     left join topics using (item_id)
 ),
 
--- Nearly all of a million rows are plain, and each expression spares them by itself: two branches
--- would have to keep every row with all its columns, to be read twice.
+-- Most of these are plain, too: each expression spares them by itself.
 worded as (  -- amounts in major units
     select
         *,
@@ -169,16 +169,18 @@ told as (  -- what the money came by
 named as (  -- the parts of the sentences; each is null where there is nothing to say
     select
         *,
-        amounts[2] as expected,
-        amounts[3] as received,
-        amounts[4] as refunded,
-        amounts[5] as disputed,
-        amounts[6] as held,
-        amounts[7] as kept,
-        amounts[8] as lacking,
-        amounts[9] as excess,
-        amounts[10] as billed,
-        case when out_of_band_minor = 0 then settled
+        case when not is_plain then amounts[2] end as expected,
+        case when not is_plain then amounts[3] end as received,
+        case when not is_plain then amounts[4] end as refunded,
+        case when not is_plain then amounts[5] end as disputed,
+        case when not is_plain then amounts[6] end as held,
+        case when not is_plain then amounts[7] end as kept,
+        case when not is_plain then amounts[8] end as lacking,
+        case when not is_plain then amounts[9] end as excess,
+        case when not is_plain then amounts[10] end as billed,
+        case
+            when is_plain then null
+            when out_of_band_minor = 0 then settled
             else concat_ws(
                 ' and ', settled,
                 amounts[11] || ' past Stripe' || coalesce(' (' || bills || ')', '')
@@ -190,9 +192,15 @@ named as (  -- the parts of the sentences; each is null where there is nothing t
             else 'no known invoice'
         end as bill,
         case when not is_plain then 'Invoice ' || item_id || ' over ' || total end as opening,
-        case item_kind when 'charge' then item_id || ': ' else '' end as of_charge,
+        case
+            when is_plain then null
+            when item_kind = 'charge' then item_id || ': '
+            else ''
+        end as of_charge,
         case when not is_plain then strftime(began_at, '%Y-%m-%d') end as began_on,
-        case when is_void then 'The gateway says ' || gateway_status
+        case
+            when is_plain then null
+            when is_void then 'The gateway says ' || gateway_status
             else 'Stripe says void (' || void_bills || ')'
         end as voided,
     from told
@@ -201,12 +209,13 @@ named as (  -- the parts of the sentences; each is null where there is nothing t
 reasoned as (
     select
         *,
-        case
-            when is_plain then
+        case when is_plain
+            then
                 concat(
                     'Invoice ', item_id, ' over ', total, ' is paid by ', told_charge_id, ' (',
-                    total, ', ', strftime(told_at, '%Y-%m-%d'), ')', by_what
+                    total, ', ', strftime(told_at, '%Y-%m-%d'), ')', by_what, '.'
                 )
+            else case
             when status = 'test_mode' then
                 format('Test charge {} moves no money', settled)
                 || coalesce('; its metadata names ' || claimed_invoice_id, '')
@@ -351,8 +360,32 @@ reasoned as (
                 || coalesce(format(' A test charge names it too: {}.', tested), '')
         end
         || coalesce(format(' An inquiry moved no money: {}.', inquiries), '')
-            as reason,
+        end as reason,
     from named
+),
+
+plain as (
+    select
+        plain_invoices.*,
+        in_words(
+            total_minor, currency, case when currencies.currency is null then 2 else places end
+        ) as total,
+        concat(
+            'Invoice ', item_id, ' over ', total, ' is paid by ', told_charge_id, ' (', total, ', ',
+            strftime(told_at, '%Y-%m-%d'), ')',
+            case
+                when status = 'matched' then '.'
+                else ', matched by the invoice id alone: a charge names no workspace.'
+            end
+        ) as reason,
+    from staging.plain_invoices
+    left join staging.currencies as currencies using (currency)
+),
+
+items as (
+    select * from reasoned
+    union all by name
+    select * from plain
 )
 
 select
@@ -380,6 +413,7 @@ select
     difference_minor,  -- what is unexplained; positive: too much money
     charge_count,  -- settled linked charges
     reason,  -- one or two sentences for a finance person: amounts, ids, the cause
+    began_at,  -- when the invoice was issued, or the charge created
     opened_at,  -- null when it agrees
     ($today - opened_at::date)::integer as age_days,
-from reasoned
+from items

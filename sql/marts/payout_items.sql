@@ -48,9 +48,10 @@ select
     source_id,  -- the object behind it
     charge_id,
     linked.invoice_id,  -- the gateway invoice the charge belongs to; null: none
-    coalesce(invoices.workspace_id, ladders.claimed_workspace_id)
+    coalesce(invoices.workspace_id, ladders.claimed_workspace_id, charges.workspace_id)
         as workspace_id,  -- the invoice's; else what the charge claims
 from movements
 left join linked using (charge_id)
 left join staging.charge_ladders as ladders using (charge_id)
+left join staging.charges as charges using (charge_id)
 left join staging.invoices as invoices on invoices.infery_invoice_id = linked.invoice_id

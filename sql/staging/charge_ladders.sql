@@ -1,4 +1,8 @@
--- A charge, and what all rungs of the ladder say of it together.
+-- A charge that is not plain, and what all rungs of the ladder say of it together.
+--
+-- A plain one has settled and brought just what is owed on the one invoice that its own metadata
+-- names, in that invoice's currency and for its workspace, and nothing else speaks of it: all there
+-- is to say of it stands in staging.charges. Of a million of them nothing is written here.
 --
 -- facts/reconciliation.md, section 3. One id named, known or not, is the invoice the charge means;
 -- several are a contradiction. The extremes of the workspaces claimed say whether any of them
@@ -49,6 +53,8 @@ together as (
         case when state <> 'test' then greatest(charges.workspace_id, last_workspace_id) end
             as last_workspace_id,
         coalesce(charges.workspace_id, beyond.workspace_id) as claimed_workspace_id,
+        state = 'settled' and charges.infery_invoice_id is not null and beyond.charge_id is null
+        and links.charge_id is null as speaks_alone,
     from staging.charges as charges
     left join beyond using (charge_id)
     left join links using (charge_id)
@@ -77,3 +83,8 @@ select
     ) as is_other_workspace,  -- a rung claims another than that invoice's
 from together
 left join staging.invoices as invoices using (infery_invoice_id)
+where not (
+    speaks_alone and is_known and not is_other_currency and not is_other_workspace
+    and amount_minor = invoices.total_minor
+    and invoices.status not in ('draft', 'void', 'uncollectible')
+)

@@ -5,17 +5,23 @@
 -- Mode column leaves the mode open: such a charge is taken to be of the warehouse's own mode.
 --
 -- grain: charge_id
-with repeated as (  -- most charges are read once: only the others need be put in order
-    select charge_id
+-- sorted by: created_at
+with fetched as not materialized (
+    select *, hash(charge_id) as id_hash,
     from raw.stripe_charges
+),
+
+repeated as (  -- most are read once: only the others need be put in order
+    select id_hash
+    from fetched
     group by 1
     having count(*) > 1
 ),
 
 newest as (
-    select charges.*
-    from raw.stripe_charges as charges
-    semi join repeated using (charge_id)
+    select fetched.*
+    from fetched
+    semi join repeated using (id_hash)
     qualify row_number() over (
         partition by charge_id
         order by case origin when 'api' then 0 else 1 end, arrived_at desc, record_sha256
@@ -23,11 +29,18 @@ newest as (
 ),
 
 versions as (
-    select charges.*
-    from raw.stripe_charges as charges
-    anti join repeated using (charge_id)
+    select fetched.*
+    from fetched
+    anti join repeated using (id_hash)
     union all by name
     select * from newest
+),
+
+read as (
+    select
+        *,
+        json_extract_string(metadata, ['$.infery_invoice_id', '$.workspace_id']) as named,
+    from versions
 )
 
 select
@@ -53,11 +66,9 @@ select
     payment_intent_id,
     stripe_invoice_id,  -- before basil, and in CSV exports
     customer_id,
-    balance_transaction_id,
-    description,
     receipt_url,
-    trimmed(json_extract_string(metadata, '$.infery_invoice_id'))
+    trimmed(named[1])
         as infery_invoice_id,  -- what its metadata names
-    trimmed(json_extract_string(metadata, '$.workspace_id'))
+    trimmed(named[2])
         as workspace_id,  -- what its metadata claims
-from versions
+from read

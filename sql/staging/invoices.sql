@@ -4,17 +4,23 @@
 -- line. Files that arrive in one night arrive in the order of their names.
 --
 -- grain: infery_invoice_id
-with repeated as (  -- most are delivered once: only the others need be put in order
-    select infery_invoice_id
+-- sorted by: issued_at
+with delivered as not materialized (
+    select *, hash(infery_invoice_id) as id_hash,
     from raw.invoices
+),
+
+repeated as (  -- most are delivered once: only the others need be put in order
+    select id_hash
+    from delivered
     group by 1
     having count(*) > 1
 ),
 
 newest as (
-    select invoices.*
-    from raw.invoices as invoices
-    semi join repeated using (infery_invoice_id)
+    select delivered.*
+    from delivered
+    semi join repeated using (id_hash)
     qualify row_number() over (
         partition by infery_invoice_id
         order by arrived_at desc, source_object, source_line desc
@@ -22,9 +28,9 @@ newest as (
 ),
 
 deliveries as (
-    select invoices.*
-    from raw.invoices as invoices
-    anti join repeated using (infery_invoice_id)
+    select delivered.*
+    from delivered
+    anti join repeated using (id_hash)
     union all by name
     select * from newest
 )

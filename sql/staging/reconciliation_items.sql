@@ -1,4 +1,5 @@
--- The facts of one row of the reconciliation: a gateway invoice, or a charge that belongs to none.
+-- The facts of a row of the reconciliation that must be judged: an odd gateway invoice
+-- (staging.odd_invoices), or a charge that belongs to none.
 --
 -- facts/reconciliation.md, sections 1, 2 and 4: sums, instants and yes-or-no facts, so that the
 -- mart can state the order of the statuses and nothing else. Sums are over settled linked charges
@@ -6,8 +7,14 @@
 --
 -- kind: view
 -- grain: item_id
-with linked as not materialized (  -- read twice, each time another part
-    select * from marts.invoice_charges where role <> 'conflict'
+with charges as materialized (  -- those few are read again and again
+    select charges.*
+    from marts.invoice_charges as charges
+    semi join staging.odd_invoices as odd on odd.infery_invoice_id = charges.invoice_id
+),
+
+linked as (
+    select * from charges where role <> 'conflict'
 ),
 
 summed as (  -- of invoices with more to tell than one charge
@@ -62,7 +69,7 @@ undone as (  -- invoices with charges that were refunded or disputed
         min(failed_refund_at) as failed_refund_at,
         bool_or(has_lost_dispute) as has_lost_dispute,
         bool_or(has_won_dispute) as has_won_dispute,
-    from marts.invoice_charges
+    from charges
     inner join staging.charge_money using (charge_id)
     where role = 'settled'
     group by 1
@@ -76,8 +83,8 @@ nets as (  -- and what is left of each of their charges
     from (
         select
             invoice_id,
-            invoice_charges.amount_minor - coalesce(refunded_minor, 0) as net_minor,
-        from marts.invoice_charges
+            charges.amount_minor - coalesce(refunded_minor, 0) as net_minor,
+        from charges
         semi join undone using (invoice_id)
         left join staging.charge_money using (charge_id)
         where role = 'settled' and not is_other_currency
@@ -106,7 +113,7 @@ bills as (  -- the tied Stripe invoices
 ),
 
 conflicts as (
-    select invoice_id from marts.invoice_charges where role = 'conflict'
+    select invoice_id from charges where role = 'conflict'
     union
     select infery_invoice_id as invoice_id from staging.stripe_invoice_ties where not is_tied
 ),
@@ -159,6 +166,7 @@ invoice_rows as (
         charged_minor as told_minor,
         told_at,
     from staging.invoices as invoices
+    semi join staging.odd_invoices using (infery_invoice_id)
     left join linked_sums on linked_sums.invoice_id = invoices.infery_invoice_id
     left join undone on undone.invoice_id = invoices.infery_invoice_id
     left join nets on nets.invoice_id = invoices.infery_invoice_id

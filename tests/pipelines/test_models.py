@@ -81,6 +81,7 @@ def test_everything_is_read_out_of_the_file(folder: Callable[..., Path]) -> None
     [
         ("select 1 as a", "says no grain"),
         ("-- x\n-- grain: b\nselect 1 as a", "'b', which the select does not give"),
+        ("-- x\n-- grain: a\n-- sorted by: b\nselect 1 as a", "is sorted by 'b', which"),
         ("-- x\n-- grain: a\nselect 1 as a from nowhere", "'nowhere' is no CTE"),
         ("-- x\n-- grain: a\nselect 1 as a from lake.b", "'lake.b' is in no layer"),
         ("-- x\n-- grain: a\nselect 1 as a from raw.nothing", "which nothing makes"),
@@ -156,6 +157,27 @@ def test_only_days_whose_inputs_changed_are_built_again(house: House) -> None:
     again = house.build(draft)
     assert again["marts.daily"] == [days[5]]
     assert again["marts.running"][0] == days[5]  # and those after it that see it
+
+
+@pytest.mark.parametrize(
+    ("header", "stored"),
+    [("", ["a", "b", "c"]), ("-- sorted by: credits\n", ["c", "a", "b"])],
+)
+def test_rows_are_stored_by_what_the_file_says_then_by_their_grain(
+    tmp_path: Path, folder: Callable[..., Path], header: str, stored: list[str]
+) -> None:
+    sums = f"-- x\n-- grain: name\n{header}select name, credits from raw.events"
+    house = House(tmp_path, folder(marts__sums=sums))
+    draft = house.draft()
+    spent = {"b": 5, "c": 1, "a": 5}
+    events = " union all ".join(event(10, name, credits) for name, credits in spent.items())
+    draft.append("raw.events", events, date(2026, 11, 10))
+
+    house.build(draft)
+
+    [file] = draft.files("marts.sums")
+    rows = draft.connection.execute(f"select name from '{file}'").fetchall()
+    assert [name for (name,) in rows] == stored
 
 
 @pytest.mark.parametrize("seed", range(6))
