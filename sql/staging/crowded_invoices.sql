@@ -6,7 +6,7 @@
 --
 -- grain: invoice_id
 select invoice_id  -- as in marts.invoice_charges
-from marts.invoice_charges
+from staging.odd_charges
 where role <> 'conflict'
 group by 1
 having count(*) > 1 or bool_or(role <> 'settled' or is_other_currency)

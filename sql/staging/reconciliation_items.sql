@@ -7,14 +7,8 @@
 --
 -- kind: view
 -- grain: item_id
-with charges as materialized (  -- those few are read again and again
-    select charges.*
-    from marts.invoice_charges as charges
-    semi join staging.odd_invoices as odd on odd.infery_invoice_id = charges.invoice_id
-),
-
-linked as (
-    select * from charges where role <> 'conflict'
+with linked as (
+    select * from staging.odd_charges where role <> 'conflict'
 ),
 
 summed as (  -- of invoices with more to tell than one charge
@@ -69,7 +63,7 @@ undone as (  -- invoices with charges that were refunded or disputed
         min(failed_refund_at) as failed_refund_at,
         bool_or(has_lost_dispute) as has_lost_dispute,
         bool_or(has_won_dispute) as has_won_dispute,
-    from charges
+    from staging.odd_charges
     inner join staging.charge_money using (charge_id)
     where role = 'settled'
     group by 1
@@ -83,8 +77,8 @@ nets as (  -- and what is left of each of their charges
     from (
         select
             invoice_id,
-            charges.amount_minor - coalesce(refunded_minor, 0) as net_minor,
-        from charges
+            odd_charges.amount_minor - coalesce(refunded_minor, 0) as net_minor,
+        from staging.odd_charges
         semi join undone using (invoice_id)
         left join staging.charge_money using (charge_id)
         where role = 'settled' and not is_other_currency
@@ -113,7 +107,7 @@ bills as (  -- the tied Stripe invoices
 ),
 
 conflicts as (
-    select invoice_id from charges where role = 'conflict'
+    select invoice_id from staging.odd_charges where role = 'conflict'
     union
     select infery_invoice_id as invoice_id from staging.stripe_invoice_ties where not is_tied
 ),

@@ -54,7 +54,7 @@ linked as (
         amount_minor,
         is_other_currency,
         invoice_id in (select invoice_id from staging.crowded_invoices) as is_crowded,
-    from marts.invoice_charges
+    from staging.odd_charges
     where role <> 'conflict'
         and (is_crowded or charge_id in (select charge_id from eventful))
 ),
@@ -203,7 +203,7 @@ sayings as (
         charge_id as thing,
         null as before,
         'charge ' || charge_id || ' names ' || name_lists.words as words,
-    from marts.invoice_charges as charges
+    from staging.odd_charges as charges
     inner join name_lists on name_lists.named_by = 'charge ' || charges.charge_id
     where role = 'conflict'
     union all by name

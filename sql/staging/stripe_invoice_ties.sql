@@ -23,7 +23,7 @@ named as (
     select stripe_invoice_id, linked.invoice_id as infery_invoice_id, null as rung
     from staging.charge_stripe_invoices as paid
     semi join bills using (stripe_invoice_id)
-    inner join marts.invoice_charges as linked using (charge_id)
+    inner join staging.odd_charges as linked using (charge_id)
     where paid.told_by <> 'report' and linked.role in ('settled', 'waiting')
 ),
 
