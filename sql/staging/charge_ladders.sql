@@ -83,8 +83,8 @@ select
     ) as is_other_workspace,  -- a rung claims another than that invoice's
 from together
 left join staging.invoices as invoices using (infery_invoice_id)
-where not (
+where not coalesce(
     speaks_alone and is_known and not is_other_currency and not is_other_workspace
     and amount_minor = invoices.total_minor
-    and invoices.status not in ('draft', 'void', 'uncollectible')
+    and invoices.status not in ('draft', 'void', 'uncollectible'), false
 )
