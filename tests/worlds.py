@@ -139,19 +139,35 @@ def run(connection: duckdb.DuckDBPyConnection, tables: Sequence[str], day: date)
 # ---- what came of it ------------------------------------------------------------------------
 
 # Each planted incident with the first day that told of its key, and the hour in which the running
-# total of a day passed the limit that the night before had stored, or an hour that of an hour.
+# total of a day passed the limit that the night before had stored, or an hour that of an hour, or
+# six hours theirs.
 FOUND = """
     create or replace temp table world_found as
-    with running as (
+    with hours as (
         select
             api_key_id,
             usage_date,
             quarter_at,
-            sum(sum(credits)) over of_day as credits_so_far,
-            max(sum(credits)) over of_day as biggest_hour_so_far,
+            sum(credits) as credits,
+            sum(sum(credits)) over (
+                partition by api_key_id, usage_date
+                order by quarter_at
+                range between interval 5 hours preceding and current row
+            ) as credits_of_six,
         from marts.usage_quarter_hourly
         where usage_date >= $first
         group by 1, 2, 3
+    ),
+
+    running as (
+        select
+            api_key_id,
+            usage_date,
+            quarter_at,
+            sum(credits) over of_day as credits_so_far,
+            max(credits) over of_day as biggest_hour_so_far,
+            max(credits_of_six) over of_day as biggest_six_so_far,
+        from hours
         window of_day as (partition by api_key_id, usage_date order by quarter_at)
     ),
 
@@ -171,8 +187,10 @@ FOUND = """
             and pace.subject_id = api_key_id
         where credits_so_far > upper_limit
             or (
-                biggest_hour_so_far > hour_limit
-                and 3 * biggest_hour_so_far > expected
+                (
+                    biggest_hour_so_far > hour_limit and 3 * biggest_hour_so_far > expected
+                    or biggest_six_so_far > six_hours_limit and biggest_six_so_far > expected
+                )
                 and credits_so_far > expected * (1 + exceed_percent / 100)
                 and credits_so_far > expected + floor_credits
                 and expected > 0

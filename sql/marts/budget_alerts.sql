@@ -154,15 +154,20 @@ spend_alerts as (
                 cast(credits as double), usage_date, if(is_complete, '', ' so far'),
                 coalesce(format('{:,.1f} times ', cast(ratio as double)), 'against '),
                 cast(expected as double),
-                if(
-                    reason = 'burst',
-                    format(
+                case reason
+                    when 'burst' then format(
                         '{:,.2f} of them in the hour from {} UTC, where up to {:,.2f} are normal',
                         cast(peak_credits as double), strftime(peak_hour_at, '%H:%M'),
                         cast(hour_limit as double)
-                    ),
-                    format('normal up to {:,.2f}', cast(upper_limit as double))
-                )
+                    )
+                    when 'surge' then format(
+                        '{:,.2f} of them in the six hours from {} UTC, where up to {:,.2f} '
+                        || 'are normal',
+                        cast(six_hours_credits as double), strftime(six_hours_at, '%H:%M'),
+                        cast(six_hours_limit as double)
+                    )
+                    else format('normal up to {:,.2f}', cast(upper_limit as double))
+                end
             )
         end as what_happened,
         also,

@@ -3,11 +3,12 @@
 -- One row for each day that spend_ranges calls high, drift or woke, and for each that only the
 -- second channel sees: a key or member within its range of credits, whose requests have become so
 -- dear that spend_mixes names it (reason dearer_requests or another_model), which spent so much in
--- an hour (burst) or makes so many more requests than a month ago (climb) that spend_paces does.
+-- an hour (burst) or in six (surge), or makes so many more requests than a month ago (climb), that
+-- spend_paces does.
 -- The verdict in spend_ranges stays what it is: that of the credits. Such a row is an anomaly like
 -- any other: it opens an alert, it explains wider scopes, and the claim that every anomaly is told
--- holds it too. A burst is told while it runs, the others of days that are over only, for what a
--- request costs on average may fall again until midnight.
+-- holds it too. A burst and a surge are told while they run, the others of days that are over only,
+-- for what a request costs on average may fall again until midnight.
 --
 -- Several days in a row are one alert: that is what budget_alerts makes of these rows.
 --
@@ -42,6 +43,9 @@ paces as (
         peak_hour_at,
         peak_credits,
         hour_limit,
+        six_hours_at,
+        six_hours_credits,
+        six_hours_limit,
         is_climbing as has_more_requests,
         usual_credits,
         best_credits,
@@ -63,6 +67,11 @@ seen as (
                 cast(round(cast(expected as double) / 3, 9) as decimal(38, 9))
             )
         end as hour_limit,
+        six_hours_at,
+        six_hours_credits,
+        -- not below all that is expected of the whole day
+        case when six_hours_limit is not null then greatest(six_hours_limit, expected) end
+            as six_hours_limit,
         expected > 0 and coalesce(credits > gate, false) as is_of_note,
         -- by X percent and the floor above the two weeks that it is held against
         coalesce(
@@ -86,14 +95,16 @@ judged as (
     select
         *,
         is_of_note and coalesce(peak_credits > hour_limit, false) as has_burst,
+        is_of_note and coalesce(six_hours_credits > six_hours_limit, false) as has_surge,
         case
             when verdict in ('high', 'woke') then 'range'
             -- what was told in its hour stays what it was when the day is over
-            when verdict = 'drift' and not has_burst then 'drift'
+            when verdict = 'drift' and not has_burst and not has_surge then 'drift'
             when is_complete and is_of_note and credits > dearest_credits then 'dearer_requests'
             when is_complete and is_of_note and new_model_excess_credits > gate - expected
             then 'another_model'
             when has_burst then 'burst'
+            when has_surge then 'surge'
             when is_complete and is_climbing then 'climb'
         end as reason,
     from seen
@@ -107,6 +118,7 @@ anomalies as materialized (
                 when 'dearer_requests' then greatest(gate, dearest_credits)
                 when 'another_model' then gate
                 when 'burst' then gate
+                when 'surge' then gate
                 else upper_limit
             end as upper_limit
         ),
@@ -160,6 +172,7 @@ spent as materialized (
         upper_limit,
         gate,
         hour_limit,
+        six_hours_limit,
         api_key_id,
         model,
         quarter_at,
@@ -181,11 +194,20 @@ running_totals as (
         any_value(upper_limit) as upper_limit,
         any_value(gate) as gate,
         any_value(hour_limit) as hour_limit,
+        any_value(six_hours_limit) as six_hours_limit,
         sum(sum(credits)) over (partition by anomaly order by quarter_at) as credits_so_far,
         sum(sum(credits)) over (
             partition by anomaly, date_trunc('hour', quarter_at)
             order by quarter_at
         ) as credits_of_hour,
+        coalesce(
+            sum(sum(credits)) over (
+                partition by anomaly
+                order by date_trunc('hour', quarter_at)
+                range between interval 5 hours preceding and interval 1 hour preceding
+            ),
+            0
+        ) as credits_of_five_hours_before,
     from spent
     group by 1, 2
 ),
@@ -194,6 +216,9 @@ running_peaks as (
     select
         *,
         max(credits_of_hour) over (partition by anomaly order by quarter_at) as peak_so_far,
+        max(credits_of_hour + credits_of_five_hours_before)
+            over (partition by anomaly order by quarter_at)
+            as six_hours_peak_so_far,
     from running_totals
 ),
 
@@ -203,6 +228,7 @@ crossings as (
     from running_peaks
     where (reason = 'range' and credits_so_far > upper_limit)
         or (peak_so_far > hour_limit and credits_so_far > gate)
+        or (six_hours_peak_so_far > six_hours_limit and credits_so_far > gate)
     group by 1
 ),
 
@@ -282,13 +308,13 @@ select
         when verdict = 'woke' then verdict
         else 'anomaly'
     end as kind,                -- anomaly, drift or woke
-    reason,  -- range, drift, dearer_requests, another_model, burst or climb: which rule
+    reason,  -- range, drift, dearer_requests, another_model, burst, surge or climb: which rule
     credits,                    -- spent on the day, so far if it is not over
     expected,                   -- the typical day
     upper_limit,                -- the most that is not yet out of range; see reason
     ratio,                      -- credits / expected; null when expected is 0
     is_complete,                -- the day ended before the night's clock
-    crossed_at,                 -- end of the quarter that passed the limit, or an hour's; or null
+    crossed_at,                 -- end of the quarter that passed it, or one of hours; or null
     request_count,              -- of the day
     usual_request_count,        -- on a day with spend; null without history
     usual_credits_per_request,  -- on a day with spend; null without history
@@ -297,6 +323,9 @@ select
     peak_hour_at,               -- of a key or member: the hour with most credits, UTC
     peak_credits,               -- spent in it
     hour_limit,                 -- the most that is not yet a burst; null while too young
+    six_hours_at,               -- the first of the six hours in a row with most credits, UTC
+    six_hours_credits,          -- spent in them
+    six_hours_limit,            -- the most that is not yet a surge; null while too young
     top_model,                  -- on which it spent most
     top_model_credits,
     top_key_id,                 -- the key that spent most of it

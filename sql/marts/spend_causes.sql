@@ -8,8 +8,8 @@
 -- also of a wider scope, when such keys brought half of the excess. A sleeper has no usual at all.
 --
 -- Of a burst the hour is looked at, beside the biggest hours of eight weeks: in a day's numbers two
--- hours drown. Of a drift, the week beside the three before it: one day is chance. A climb is by
--- definition one of requests.
+-- hours drown. The six of a surge do not, for they took more than a whole day. Of a drift, the week
+-- beside the three before it: one day is chance. A climb is by definition one of requests.
 --
 -- Since when: of all runs of hours that end on this day, the one whose credits exceed by most what
 -- these hours usually take (the shape of the week before, scaled to the expected day). The day

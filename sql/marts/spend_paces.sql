@@ -1,14 +1,17 @@
--- How fast a key or a member spends, in a day's fastest hour and over two weeks, beside what it did
--- before: the second channel, as spend_mixes is of what a request costs.
+-- How fast a key or a member spends, in a day's fastest hours and over two weeks, beside what it
+-- did before: the second channel, as spend_mixes is of what a request costs.
 --
 -- A loop of two hours is nothing beside the biggest days of a bursty key, and everything beside its
 -- biggest hours; a growth of 4 % a day is nothing beside last week, and everything beside last
--- month. Two rules; no setting is in here, and spend_ranges' verdict is its own: spend_anomalies
+-- month. Three rules; no setting is in here, and spend_ranges' verdict is its own: spend_anomalies
 -- puts the two together.
 --
 -- 1. Burst: an hour with more than 3 times the credits of the biggest hour of eight weeks. An hour
 --    only grows: what is over this limit while it runs is over it when the day has ended.
--- 2. Climb: a usual day of the last two weeks has more than 2.4 times the requests of the busiest
+-- 2. Surge: six hours in a row of one day with more than twice the credits of the biggest six of
+--    eight weeks. Six hours vary less than one, so less is out of the usual: a leak too weak for a
+--    burst is seen in them. They only grow, too.
+-- 3. Climb: a usual day of the last two weeks has more than 2.4 times the requests of the busiest
 --    two weeks that ended four weeks ago or earlier (more for those whose days differ more), the
 --    last week's middle day has so too, and the two weeks before had not yet: it is still going
 --    up. Requests, for prices add noise of their own. A usual day is the geometric mean of the days
@@ -24,7 +27,7 @@ with subjects as materialized (
     where usage_date = $day
 ),
 
--- The fastest hour ------------------------------------------------------------------------------
+-- The fastest hours -----------------------------------------------------------------------------
 
 peaks as (
     select
@@ -32,6 +35,7 @@ peaks as (
         count(*) as active_day_count,
         max(peak.peak_credits) as biggest_hour_credits,
         max(peak.peak_request_count) as biggest_hour_request_count,
+        max(peak.six_hours_credits) as biggest_six_hours_credits,
     from marts.spend_peaks as peak
     join subjects
         on peak.workspace_id is not distinct from subjects.workspace_id
@@ -110,6 +114,11 @@ select
     biggest_hour_request_count,  -- in such a biggest hour of a day; null without any
     case when active_day_count >= 14 then cast(3 * biggest_hour_credits as decimal(38, 9)) end
         as hour_limit,           -- the most that an hour may take; null: too young
+    six_hours_at,                -- the first of the six hours in a row with most credits so far
+    six_hours_credits,           -- spent in them
+    biggest_six_hours_credits,   -- in six such hours of those 56 days; null without any
+    case when active_day_count >= 14 then cast(2 * biggest_six_hours_credits as decimal(38, 9)) end
+        as six_hours_limit,      -- the most that six hours may take; null: too young
     usual_request_count,         -- on a usual day of the last two weeks; null: few, or not known
     usual_credits,               -- on such a day
     best_request_count,          -- the same in the busiest two weeks that ended four weeks ago

@@ -1,5 +1,5 @@
-"""The busiest hour of a day and what it is held against; two weeks of requests and theirs; and the
-anomalies, causes and alerts that come of them.
+"""The busiest hours of a day and what they are held against; two weeks of requests and theirs; and
+the anomalies, causes and alerts that come of them.
 """
 
 from collections.abc import Callable
@@ -41,6 +41,8 @@ def peak(day: date, credits: object, requests: int = 10, **columns: object) -> R
         "peak_hour_at": datetime.combine(day, datetime.min.time()) + 12 * HOUR,
         "peak_request_count": requests,
         "peak_credits": Decimal(str(credits)),
+        "six_hours_at": datetime.combine(day, datetime.min.time()) + 12 * HOUR,
+        "six_hours_credits": Decimal(str(credits)),
     } | KEY | columns  # fmt: skip
 
 
@@ -78,6 +80,32 @@ def test_a_member_has_one_too_and_nobody_has_none(run_model: RunModel) -> None:
     [row] = run_model("marts.spend_peaks", {"marts.usage_quarter_hourly": quarters}, day=TODAY)
 
     assert (row["scope"], row["subject_id"]) == ("member", "mem_1")
+
+
+def test_a_day_keeps_its_busiest_six_hours_in_a_row(run_model: RunModel) -> None:
+    quarters = [
+        quarter(NOON - 9 * HOUR, 5),
+        quarter(NOON, 1),
+        quarter(NOON + 5 * HOUR + timedelta(minutes=45), 3),
+        quarter(NOON + 6 * HOUR, 3),
+        quarter(NOON + 11 * HOUR, 2),
+    ]
+
+    [row] = run_model("marts.spend_peaks", {"marts.usage_quarter_hourly": quarters}, day=TODAY)
+
+    # from 17:00 on there are 3, 3 and 2, but seven hours long
+    assert (row["six_hours_at"], row["six_hours_credits"]) == (NOON + 5 * HOUR, Decimal(6))
+
+
+def test_six_hours_do_not_reach_into_the_next_day(run_model: RunModel) -> None:
+    quarters = [
+        quarter(NOON + 11 * HOUR, 3),
+        quarter(NOON + 13 * HOUR, 9),
+    ]
+
+    [row] = run_model("marts.spend_peaks", {"marts.usage_quarter_hourly": quarters}, day=TODAY)
+
+    assert (row["six_hours_at"], row["six_hours_credits"]) == (NOON + 11 * HOUR, Decimal(3))
 
 
 # ---- bursts -------------------------------------------------------------------------------------
@@ -147,49 +175,169 @@ def test_a_young_key_has_no_usual_hour(raised: Any) -> None:
     assert raised(99, 160, days=13) == []
 
 
-def test_a_burst_says_its_hour_in_numbers(run_model: RunModel, raised: Any) -> None:
+@pytest.fixture
+def told(run_model: RunModel) -> Callable[[Row], tuple[str, str]]:
+    """`told(anomaly)`: the cause that is named, and the alert's message, of an anomaly of 1,300
+    requests.
+    """
+
+    def run(anomaly: Row) -> tuple[str, str]:
+        anomaly = anomaly | {
+            "request_count": 1300,
+            "usual_request_count": 900,
+            "usual_credits_per_request": 0.1,
+        }
+        pace = {
+            "usage_date": TODAY,
+            "peak_credits": Decimal(61),
+            "peak_request_count": 600,
+            "biggest_hour_request_count": 190,
+        } | KEY
+        episode = {
+            "first_date": TODAY,
+            "last_date": TODAY,
+            "anomaly_day_count": 1,
+            "highest_credits": anomaly["credits"],
+            "level": 0,
+        } | KEY
+        [cause] = run_model(
+            "marts.spend_causes",
+            {"marts.spend_anomalies": [anomaly], "marts.spend_paces": [pace]},
+            day=TODAY,
+        )
+        [alert] = run_model(
+            "marts.budget_alerts",
+            {
+                "marts.spend_anomalies": [anomaly],
+                "marts.spend_causes": [cause],
+                "marts.alert_episodes": [episode],
+            },
+            as_of=datetime(2026, 11, 19),
+        )
+        assert cause["cause"] == "more_requests"
+        return cause["cause_text"], alert["message"]
+
+    return run
+
+
+def test_a_burst_says_its_hour_in_numbers(told: Any, raised: Any) -> None:
     [anomaly] = raised(61, 160)
-    anomaly |= {"request_count": 1300, "usual_credits_per_request": 0.1}
-    pace = {
-        "usage_date": TODAY,
-        "peak_credits": Decimal(61),
-        "peak_request_count": 600,
-        "biggest_hour_request_count": 190,
-    } | KEY
 
-    [cause] = run_model(
-        "marts.spend_causes",
-        {"marts.spend_anomalies": [anomaly], "marts.spend_paces": [pace]},
-        day=TODAY,
-    )
-    alerts = run_model(
-        "marts.budget_alerts",
-        {
-            "marts.spend_anomalies": [anomaly],
-            "marts.spend_causes": [cause],
-            "marts.alert_episodes": [
-                {
-                    "first_date": TODAY,
-                    "last_date": TODAY,
-                    "anomaly_day_count": 1,
-                    "highest_credits": anomaly["credits"],
-                    "level": 0,
-                }
-                | KEY
-            ],
-        },
-        as_of=datetime(2026, 11, 19),
-    )
+    cause, message = told(anomaly)
 
-    assert cause["cause"] == "more_requests"
-    assert cause["cause_text"] == (
+    assert cause == (
         "600 requests in the hour from 12:00 UTC against 190 in the busiest of eight weeks, "
         "at 0.1017 credits each against 0.1000"
     )
-    assert [alert["message"] for alert in alerts] == [
+    assert message == (
         "Key key_1 of ws_1 spent 160.00 credits on 2026-11-18, 1.6 times the expected 100.00 "
         "(61.00 of them in the hour from 12:00 UTC, where up to 60.00 are normal)."
-    ]
+    )
+
+
+# ---- surges -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def surged(run_model: RunModel) -> Callable[..., Rows]:
+    """`surged(credits of hours, by their number in the day, …)`: the anomalies of a key whose
+    busiest hour of eight weeks took 40 credits, and its busiest six 60.
+    """
+
+    def run(hours: dict[int, object], days: int = 56, **columns: object) -> Rows:
+        midnight = datetime.combine(TODAY, datetime.min.time())
+        quarters = [
+            quarter(midnight + hour * HOUR + timedelta(minutes=late), Decimal(str(credits)) / 2)
+            for hour, credits in hours.items()
+            for late in (0, 30)
+        ]
+        today = run_model("marts.spend_peaks", {"marts.usage_quarter_hourly": quarters}, day=TODAY)
+        before = [
+            peak(TODAY - DAY * ago, 40 if ago == 9 else 8, six_hours_credits=Decimal(sum_of_six))
+            for ago in range(1, days + 1)
+            for sum_of_six in [60 if ago == 20 else 30]
+        ]
+        paces = run_model("marts.spend_paces", {"marts.spend_peaks": [*before, *today]}, day=TODAY)
+        credits = sum(row["credits"] for row in quarters)
+        return run_model(
+            "marts.spend_anomalies",
+            {
+                "marts.spend_ranges": [judged(credits, **columns)],
+                "marts.spend_paces": paces,
+                "marts.usage_quarter_hourly": quarters,
+            },
+            day=TODAY,
+        )
+
+    return run
+
+
+SIX = dict.fromkeys(range(3, 9), 20)
+SEVEN = dict.fromkeys(range(3, 10), 25)
+
+
+def test_six_hours_twice_the_biggest_six_of_eight_weeks_are_a_surge(surged: Any) -> None:
+    [row] = surged(SIX | {0: 20, 12: 20, 8: 21})
+
+    assert (row["kind"], row["reason"]) == ("anomaly", "surge")
+    assert (row["six_hours_limit"], row["upper_limit"]) == (Decimal(120), Decimal(150))
+    assert (row["six_hours_at"], row["six_hours_credits"]) == (datetime(2026, 11, 18, 3), 121)
+    # the six are full at half past eight, and the day is above the expected by X since noon
+    assert row["crossed_at"] == NOON + timedelta(minutes=15)
+    assert surged(SIX | {0: 20, 12: 20}) == []
+
+
+def test_a_surge_is_told_in_the_quarter_in_which_its_six_hours_passed_their_limit(
+    surged: Any,
+) -> None:
+    # the first hours are no part of the six that end in the afternoon
+    [row] = surged({0: 40, 1: 40, 11: 25, 12: 25, 13: 25, 14: 25, 15: 20, 16: 12})
+
+    assert (row["reason"], row["six_hours_at"]) == ("surge", NOON - HOUR)
+    assert row["crossed_at"] == NOON + 4 * HOUR + timedelta(minutes=15)
+
+
+def test_a_surge_is_told_while_the_day_goes_on_and_is_the_same_at_its_end(surged: Any) -> None:
+    [so_far] = surged(SEVEN, is_complete=False, verdict="incomplete")
+    [at_the_end] = surged(SEVEN | {20: 10, 23: 30})
+    [drifting] = surged(SEVEN | {20: 10, 23: 30}, verdict="drift")
+
+    told = [(row["reason"], row["kind"], row["crossed_at"]) for row in (so_far, at_the_end)]
+    assert told[0] == told[1] == (drifting["reason"], drifting["kind"], drifting["crossed_at"])
+    assert told[0] == ("surge", "anomaly", datetime(2026, 11, 18, 9, 15))
+
+
+def test_what_one_hour_tells_is_a_burst(surged: Any) -> None:
+    [row] = surged({12: 121, 13: 40})
+
+    assert row["reason"] == "burst"
+
+
+def test_six_hours_below_a_usual_day_wake_nobody(surged: Any) -> None:
+    assert surged(SIX | {8: 25, 20: 60, 21: 60}, expected=Decimal(126)) == []
+    assert surged(SIX | {8: 25, 20: 60, 21: 60}, expected=Decimal(124)) != []
+
+
+def test_a_surge_in_a_day_like_any_other_wakes_nobody(surged: Any) -> None:
+    assert surged(SIX | {8: 21}) == []
+
+
+def test_a_young_key_has_no_usual_six_hours(surged: Any) -> None:
+    assert surged(SEVEN, days=13) == []
+
+
+def test_a_surge_says_its_six_hours_in_numbers(told: Any, surged: Any) -> None:
+    [anomaly] = surged(SEVEN)
+
+    cause, message = told(anomaly)
+
+    assert (
+        cause == "1,300 requests against 900 on a usual day, at 0.1346 credits each against 0.1000"
+    )
+    assert message == (
+        "Key key_1 of ws_1 spent 175.00 credits on 2026-11-18, 1.8 times the expected 100.00 "
+        "(150.00 of them in the six hours from 03:00 UTC, where up to 120.00 are normal)."
+    )
 
 
 # ---- climbs -------------------------------------------------------------------------------------
