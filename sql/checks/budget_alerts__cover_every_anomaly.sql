@@ -1,8 +1,8 @@
 -- Every day out of range is told by exactly one alert: its own, or a narrower one that explains it;
 -- but for what somebody called expected.
 --
--- Out of range by its credits, as spend_ranges says, or by what a request costs, by an hour or by
--- two weeks, as spend_anomalies says of days whose credits are within their range.
+-- Out of range by its credits, as spend_ranges says, or by what a request costs, by hours or by two
+-- weeks, as spend_anomalies says of days whose credits are within their range.
 with out_of_range as (
     select usage_date, workspace_id, scope, subject_id
     from marts.spend_ranges
@@ -11,7 +11,7 @@ with out_of_range as (
     union all
     select usage_date, workspace_id, scope, subject_id
     from marts.spend_anomalies
-    where reason in ('dearer_requests', 'another_model', 'burst', 'climb')
+    where reason in ('dearer_requests', 'another_model', 'burst', 'surge', 'climb')
         and usage_date <= $today
 ),
 
