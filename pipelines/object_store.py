@@ -405,7 +405,9 @@ def _client_of(
             connect_timeout=CONNECT_SECONDS,
             read_timeout=read_seconds,
             max_pool_connections=2 * THREADS,
-            retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+            # "standard" has a budget of retries for each process: after some hundred failures, one
+            # single 500 would end a night
+            retries={"mode": "legacy", "total_max_attempts": ATTEMPTS},
         ),
     )
 

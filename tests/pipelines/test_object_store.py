@@ -111,6 +111,19 @@ def test_what_goes_wrong_on_the_way_is_tried_again(
     assert proxy.seen.total() > proxy.seen[""]
 
 
+def test_a_store_that_failed_a_thousand_times_is_asked_as_patiently_as_before(
+    proxy: Proxy, tmp_path: Path
+) -> None:
+    buckets.put(proxy, f"{PLACE}/a.jsonl", b"x")
+    [item] = listed(PLACE)
+
+    for _ in range(200):
+        proxy.choose = first("500", object_store.ATTEMPTS - 1)
+        item.fetch(tmp_path / "a")
+
+    assert proxy.seen["500"] == 200 * (object_store.ATTEMPTS - 1)
+
+
 def test_a_torn_download_goes_on_where_it_was_torn(proxy: Proxy, tmp_path: Path) -> None:
     buckets.put(proxy, f"{PLACE}/a.jsonl", b"0123456789" * 1000)
     [item] = listed(PLACE)
