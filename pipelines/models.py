@@ -52,7 +52,7 @@ SQL = Path(__file__).parents[1] / "sql"
 LAYERS = ("raw", "staging", "marts", "ops")
 DAY_PARAMETERS = {"day", "is_complete", "history_until", "is_tomorrow"}
 ALL_DAYS = -1
-SLICE = 2_500_000  # rows looked back on, worked on at once: half a gigabyte of medians
+SLICE = 3_000_000  # rows looked back on, worked on at once: up to a gigabyte of medians
 HALF = 32  # hexadecimal digits of a fingerprint's half
 
 # What a partition's objects hold, as the store measured it when they were written: a row an object.

@@ -39,6 +39,7 @@ ROW_GROUP = 122_880  # pinned: equal rows must be equal bytes whatever DuckDB's 
 # Files that are read by the house alone. Delta encodings save a quarter of the bytes; bloom filters
 # are of ids nobody looks up so; a dictionary of nearly as many values as rows is begun in vain.
 OWN_FILES = ", parquet_version v2, write_bloom_filter false, dictionary_size_limit 3000"
+WORKER_MEMORY = "1500MB"  # of each engine beside the first, which has 2 GB
 WHOLE = ""  # the partition key of a table that is not partitioned
 
 
@@ -862,7 +863,7 @@ class Draft:
 
     def new_bench(self) -> Workbench:
         """One more bench, for another thread."""
-        self._workers.append(Workbench(connect(self.spool, memory_limit="1GB")))
+        self._workers.append(Workbench(connect(self.spool, memory_limit=WORKER_MEMORY)))
         return self._workers[-1]
 
     @cached_property

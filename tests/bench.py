@@ -180,9 +180,9 @@ from pipelines import contents
 from pipelines.calendar import Clock
 from pipelines.settings import Settings
 from pipelines.models import write_model
-from pipelines.store import connect
+from pipelines.store import WORKER_MEMORY, connect
 folder, day, models = Path(sys.argv[1]), date.fromisoformat(sys.argv[2]), contents.models()
-connection, clock = connect(folder), Clock.at(day=day)
+connection, clock = connect(folder, WORKER_MEMORY), Clock.at(day=day)
 nothing = models.empty("staging.alert_settings")
 connection.execute(f"create view staging.alert_settings as {nothing}")
 def stand(name, since, *more):
