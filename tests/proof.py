@@ -233,9 +233,9 @@ def told_of_worlds(tally: worlds.Tally) -> list[str]:
         "`worlds.py` from a seed; the house's own models judge the last 42 days one by one, at",
         "normal sensitivity. *Found*: an anomaly of the key within the incident's time.",
         "*Cause*: the right one named, of those found, and of all planted. *Hours*: from the",
-        "onset to the hour in which the running total passed the stored limit, an hour that of an",
-        "hour, or six hours theirs (or, of what only a whole day tells, to midnight), of those",
-        "found; *night*: with the night alone.",
+        "onset to the hour in which the running total passed the day's stored limit, an hour its",
+        "own, or six hours in a row theirs (or, of what only a whole day tells, to midnight), of",
+        "those found; *night*: with the night alone.",
         "",
         "| planted | count | found | same day | cause, of found | cause, of all "
         "| hours, median | hours, 90 % | night, median |",

@@ -25,6 +25,8 @@ ALERTS = [
 
 # A workspace for each story, with three keys, the first of which leaks.
 EXPECTED, HEEDED, SNOOZED, UNHEEDED = WORKSPACES = ("ws_1", "ws_2", "ws_3", "ws_4")
+HOURLY = "ws_5"  # is over before anybody can say by which key
+NEW_MODELS = ("a-1", "b-1", "c-1", "d-1")
 
 
 def arrives(house: House, day: datetime, **leaked: float) -> None:
@@ -50,6 +52,25 @@ def arrives(house: House, day: datetime, **leaked: float) -> None:
     house.put(f"requests/{day:%Y-%m-%d}.jsonl", lines)
 
 
+def spends(house: House, at: datetime, key: str, *models: str, credits: float) -> None:
+    """An hour of a key of `HOURLY`: four requests on each model, of so many credits each."""
+    house.put(
+        f"requests/{at:%Y-%m-%dT%H}_{key}.jsonl",
+        [
+            request(
+                f"req_{at:%m%dT%H}_{key}_{model}_{number}",
+                f"{at:%Y-%m-%dT%H}:{number:02}:00Z",
+                workspace_id=HOURLY,
+                api_key_id=key,
+                model=model,
+                credits_used=f"{credits}",
+            )
+            for model in models
+            for number in range(4)
+        ],
+    )
+
+
 class Story:
     """The house, its servers, and what they took in each of its nights."""
 
@@ -58,6 +79,7 @@ class Story:
         self.servers = (post, chat, hook)
         self.taken: dict[str, tuple[list[Any], ...]] = {}
         self.states: dict[str, dict[str, str]] = {}
+        self.hourly: dict[str, dict[str, Any]] = {}  # the alerts of `HOURLY`, by their scope
 
     def night(self, name: str, as_of: datetime, **options: Any) -> None:
         for server in self.servers:
@@ -66,6 +88,7 @@ class Story:
         self.taken[name] = tuple(list(server.taken) for server in self.servers)
         rows = self.house.rows("from marts.budget_alerts order by usage_date")
         self.states[name] = {row["workspace_id"]: row["state"] for row in rows}
+        self.hourly[name] = {row["scope"]: row for row in rows if row["workspace_id"] == HOURLY}
 
     def mails(self, name: str, workspace: str) -> list[str]:
         """The subjects of a night's mails about a workspace."""
@@ -81,7 +104,9 @@ class Story:
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Six nights: the leak, three days on which it goes on, one of them rebuilt, and the end."""
+    """Three hours, and six nights: the leak, three days on which it goes on, one of them rebuilt,
+    and the end.
+    """
     post, chat, hook = MailReceiver(), HttpReceiver(), HttpReceiver()
     with post.running(), chat.running(), hook.running():
         models = request_models(
@@ -105,6 +130,14 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Any:
         told = Story(house, post, chat, hook)
         for number in range(15, 0, -1):
             arrives(house, LAST - timedelta(days=number))
+            spends(house, LAST - timedelta(days=number), "key_old", "gpt-5", credits=10)
+        # a key and models that nobody knows: only the workspace has a range
+        spends(house, LAST.replace(hour=8), "key_new", *NEW_MODELS, credits=20)
+        told.night("nine", LAST.replace(hour=9))
+        spends(house, LAST.replace(hour=10), "key_old", "gpt-5", credits=500)
+        told.night("eleven", LAST.replace(hour=11))
+        spends(house, LAST.replace(hour=12), "key_new", *NEW_MODELS, credits=200)
+        told.night("thirteen", LAST.replace(hour=13))
         arrives(house, LAST, **dict.fromkeys(WORKSPACES, 60.0))  # 480 credits
         told.night("leak", NIGHT)
 
@@ -112,6 +145,8 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Any:
         snooze = ("snooze", told.alert(SNOOZED)["alert_id"], "--for", "2d")
         house.ask("alerts", *snooze, check=True)
         arrives(house, LAST + timedelta(days=1), ws_1=100.0, ws_2=100.0, ws_3=130.0, ws_4=130.0)
+        spends(house, NIGHT.replace(hour=8), "key_old", "gpt-5", credits=500)
+        spends(house, NIGHT.replace(hour=8), "key_new", *NEW_MODELS, credits=200)
         told.night("second", NIGHT + timedelta(days=1))
 
         # 800 credits are known when it is acknowledged
@@ -209,6 +244,31 @@ def test_unheeded_the_second_day_escalates_and_the_end_is_told_in_one_thread(
         for night in ("leak", "second", "end")
     )
     assert escalated["In-Reply-To"] == closed["In-Reply-To"] == opened["Message-ID"]
+
+
+def test_a_workspace_told_in_its_hour_is_a_line_once_most_of_it_is_one_keys(story: Story) -> None:
+    assert story.mails("nine", HOURLY) == [
+        "Workspace ws_5 spent 320.00 credits, 8.0 times the expected"
+    ]
+    # news, for it says who
+    assert story.mails("eleven", HOURLY) == [
+        "Key key_old in ws_5 spent 2,000.00 credits, 50.0 times the expected"
+    ]
+    [alert] = story.hourly["eleven"].values()
+    assert "Workspace ws_5: 2,320.00 credits on 2026-11-20" in alert["also"]
+
+
+def test_a_workspace_that_is_no_line_any_more_is_the_alert_that_was_told(story: Story) -> None:
+    # the key has less than 70 % of the excess again
+    assert "Workspace" not in story.hourly["thirteen"]["key"]["also"]
+    told, again = (story.hourly[name]["workspace"]["alert_id"] for name in ("nine", "thirteen"))
+    assert told == again
+    for night in ("thirteen", "leak", "second", "rebuilt", "third", "fourth"):
+        assert story.mails(night, HOURLY) == []
+    assert sorted(story.mails("end", HOURLY)) == [
+        "Key key_old in ws_5 is back to normal",
+        "Workspace ws_5 is back to normal",
+    ]
 
 
 def test_what_each_sink_answered_is_published(story: Story) -> None:

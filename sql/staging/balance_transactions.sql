@@ -9,10 +9,7 @@ with versions as (
     select *
     from raw.stripe_balance_transactions
     where coalesce(livemode, $stripe_livemode) = $stripe_livemode
-    qualify row_number() over (
-        partition by balance_transaction_id
-        order by case origin when 'api' then 0 else 1 end, arrived_at desc, record_sha256
-    ) = 1
+    qualify version_rank(balance_transaction_id, origin, arrived_at, record_sha256) = 1
 ),
 
 known_payouts as (

@@ -13,7 +13,4 @@ select
     sensitivity,  -- low, normal or high
     recipients,  -- whom to tell by e-mail when it is reached, besides the settings'
 from raw.budgets
-qualify row_number() over (
-    partition by budget_id
-    order by arrived_at desc, source_object, source_line desc
-) = 1
+qualify delivery_rank(budget_id, arrived_at, source_object, source_line) = 1

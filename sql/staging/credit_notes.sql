@@ -20,7 +20,4 @@ select
     end as pre_payment_minor,  -- what lowered the invoice; null: not known
 from raw.stripe_credit_notes
 where coalesce(livemode, $stripe_livemode) = $stripe_livemode
-qualify row_number() over (
-    partition by credit_note_id
-    order by case origin when 'api' then 0 else 1 end, arrived_at desc, record_sha256
-) = 1
+qualify version_rank(credit_note_id, origin, arrived_at, record_sha256) = 1

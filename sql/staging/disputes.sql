@@ -8,10 +8,7 @@
 with versions as (
     select *
     from raw.stripe_disputes
-    qualify row_number() over (
-        partition by dispute_id
-        order by case origin when 'api' then 0 else 1 end, arrived_at desc, record_sha256
-    ) = 1
+    qualify version_rank(dispute_id, origin, arrived_at, record_sha256) = 1
 ),
 
 exported as (

@@ -2,35 +2,19 @@
 -- invoice, and by what. There are none before basil (2025-03-31).
 --
 -- grain: invoice_payment_id
-with fetched as not materialized (
-    select *, hash(invoice_payment_id) as id_hash,
+with fetched as not materialized (  -- noqa: ST03
+    select *
     from raw.stripe_invoice_payments
     where coalesce(livemode, $stripe_livemode) = $stripe_livemode
 ),
 
-repeated as (  -- most are read once: only the others need be put in order
-    select id_hash
-    from fetched
-    group by 1
-    having count(*) > 1
-),
-
-newest as (
-    select fetched.*
-    from fetched
-    semi join repeated using (id_hash)
-    qualify row_number() over (
-        partition by invoice_payment_id
-        order by case origin when 'api' then 0 else 1 end, arrived_at desc, record_sha256
-    ) = 1
-),
-
 versions as (
-    select fetched.*
-    from fetched
-    anti join repeated using (id_hash)
-    union all by name
-    select * from newest
+    select *
+    from newest_of(
+        'fetched',
+        invoice_payment_id,
+        version_rank(invoice_payment_id, origin, arrived_at, record_sha256)
+    )
 )
 
 select

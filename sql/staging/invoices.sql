@@ -5,34 +5,18 @@
 --
 -- grain: infery_invoice_id
 -- sorted by: issued_at
-with delivered as not materialized (
-    select *, hash(infery_invoice_id) as id_hash,
+with delivered as not materialized (  -- noqa: ST03
+    select *
     from raw.invoices
 ),
 
-repeated as (  -- most are delivered once: only the others need be put in order
-    select id_hash
-    from delivered
-    group by 1
-    having count(*) > 1
-),
-
-newest as (
-    select delivered.*
-    from delivered
-    semi join repeated using (id_hash)
-    qualify row_number() over (
-        partition by infery_invoice_id
-        order by arrived_at desc, source_object, source_line desc
-    ) = 1
-),
-
 deliveries as (
-    select delivered.*
-    from delivered
-    anti join repeated using (id_hash)
-    union all by name
-    select * from newest
+    select *
+    from newest_of(
+        'delivered',
+        infery_invoice_id,
+        delivery_rank(infery_invoice_id, arrived_at, source_object, source_line)
+    )
 )
 
 select

@@ -10,7 +10,4 @@ select
     revoked_at,  -- UTC; null while it works
     replaces_api_key_id,  -- the key it was rotated from
 from raw.keys
-qualify row_number() over (
-    partition by api_key_id
-    order by arrived_at desc, source_object, source_line desc
-) = 1
+qualify delivery_rank(api_key_id, arrived_at, source_object, source_line) = 1

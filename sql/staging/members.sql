@@ -6,7 +6,4 @@ select
     workspace_id,
     name,
 from raw.members
-qualify row_number() over (
-    partition by workspace_id, member_id
-    order by arrived_at desc, source_object, source_line desc
-) = 1
+qualify delivery_rank((workspace_id, member_id), arrived_at, source_object, source_line) = 1

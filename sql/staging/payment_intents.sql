@@ -21,7 +21,4 @@ select
         as workspace_id,  -- what its metadata claims
 from raw.stripe_payment_intents
 where coalesce(livemode, $stripe_livemode) = $stripe_livemode
-qualify row_number() over (
-    partition by payment_intent_id
-    order by case origin when 'api' then 0 else 1 end, arrived_at desc, record_sha256
-) = 1
+qualify version_rank(payment_intent_id, origin, arrived_at, record_sha256) = 1

@@ -19,7 +19,4 @@ select
     trace_id,  -- what the bank calls it
 from raw.stripe_payouts
 where coalesce(livemode, $stripe_livemode) = $stripe_livemode
-qualify row_number() over (
-    partition by payout_id
-    order by case origin when 'api' then 0 else 1 end, arrived_at desc, record_sha256
-) = 1
+qualify version_rank(payout_id, origin, arrived_at, record_sha256) = 1

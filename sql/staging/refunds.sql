@@ -11,10 +11,7 @@
 with versions as (
     select *
     from raw.stripe_refunds
-    qualify row_number() over (
-        partition by refund_id
-        order by case origin when 'api' then 0 else 1 end, arrived_at desc, record_sha256
-    ) = 1
+    qualify version_rank(refund_id, origin, arrived_at, record_sha256) = 1
 ),
 
 told as (

@@ -10,7 +10,4 @@ select
     cycle_anchor_date,  -- a day on which a billing cycle began
     billing_email,
 from raw.workspaces
-qualify row_number() over (
-    partition by workspace_id
-    order by arrived_at desc, source_object, source_line desc
-) = 1
+qualify delivery_rank(workspace_id, arrived_at, source_object, source_line) = 1

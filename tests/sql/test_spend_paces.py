@@ -111,6 +111,20 @@ def test_six_hours_do_not_reach_into_the_next_day(run_model: RunModel) -> None:
 # ---- bursts -------------------------------------------------------------------------------------
 
 
+def called_out(run_model: RunModel, paces: Rows, quarters: Rows, **columns: object) -> Rows:
+    """The anomalies of a day of these quarters, within its range of credits but for `columns`."""
+    credits = sum(row["credits"] for row in quarters)
+    return run_model(
+        "marts.spend_anomalies",
+        {
+            "marts.spend_ranges": [judged(credits, **columns)],
+            "marts.spend_paces": paces,
+            "marts.usage_quarter_hourly": quarters,
+        },
+        day=TODAY,
+    )
+
+
 @pytest.fixture
 def raised(run_model: RunModel) -> Callable[..., Rows]:
     """`raised(credits of the busiest hour, credits of the day, …)`: the anomalies of a key whose
@@ -127,15 +141,7 @@ def raised(run_model: RunModel) -> Callable[..., Rows]:
             quarter(NOON, Decimal(str(hour)) / 2),
             quarter(NOON + timedelta(minutes=30), Decimal(str(hour)) / 2),
         ]
-        return run_model(
-            "marts.spend_anomalies",
-            {
-                "marts.spend_ranges": [judged(credits, **columns)],
-                "marts.spend_paces": paces,
-                "marts.usage_quarter_hourly": quarters,
-            },
-            day=TODAY,
-        )
+        return called_out(run_model, paces, quarters, **columns)
 
     return run
 
@@ -258,16 +264,7 @@ def surged(run_model: RunModel) -> Callable[..., Rows]:
             for sum_of_six in [60 if ago == 20 else 30]
         ]
         paces = run_model("marts.spend_paces", {"marts.spend_peaks": [*before, *today]}, day=TODAY)
-        credits = sum(row["credits"] for row in quarters)
-        return run_model(
-            "marts.spend_anomalies",
-            {
-                "marts.spend_ranges": [judged(credits, **columns)],
-                "marts.spend_paces": paces,
-                "marts.usage_quarter_hourly": quarters,
-            },
-            day=TODAY,
-        )
+        return called_out(run_model, paces, quarters, **columns)
 
     return run
 
