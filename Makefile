@@ -5,6 +5,9 @@ BIN := .venv/bin
 CONFIG ?= $(firstword $(wildcard meterhouse.toml) demo/meterhouse.toml)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
+# Where bytecode is not kept (some containers), every command would compile the house anew.
+export PYTHONDONTWRITEBYTECODE =
+
 .PHONY: demo test lint format dev bench proof lock clean
 
 demo: .venv/run  ## simulate a small gateway with Stripe, run a night on it, and show what came out

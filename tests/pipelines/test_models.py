@@ -4,12 +4,13 @@ import random
 from collections.abc import Callable
 from datetime import date, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipelines.calendar import Clock
 from pipelines.contents import raw_tables
-from pipelines.models import ALL_DAYS, Built, ModelError, Models, read_statement
+from pipelines.models import _OF_NOTHING, ALL_DAYS, Built, ModelError, Models, read_statement
 from pipelines.store import Draft, RawTable, Store
 
 RAW = {
@@ -270,6 +271,32 @@ def test_days_side_by_side_are_the_bytes_of_days_one_by_one(house: House) -> Non
         house.build(one_by_one)
 
     assert draft.tables["marts.daily"] == one_by_one.tables["marts.daily"]
+
+
+def test_what_stands_on_nothing_is_made_once_for_each_of_its_parameters(
+    tmp_path: Path, folder: Callable[..., Path]
+) -> None:
+    count = "-- x\n-- grain: today\nselect $today as today, count(*) as events from raw.events"
+    house = House(tmp_path, folder(marts__counts=count))
+
+    def counted(draft: Draft, day: int) -> tuple[list[tuple[Any, ...]], bytes]:
+        house.build(draft, datetime(2026, 11, day))
+        [file] = draft.files("marts.counts")
+        rows = draft.connection.execute(f"from '{file}'").fetchall()
+        return rows, Path(file).read_bytes()
+
+    first, _ = counted(house.draft(), 23)
+    other, _ = counted(house.draft(), 24)
+    again, kept = counted(house.draft(), 23)
+    _OF_NOTHING.clear()
+    anew, made = counted(house.draft(), 23)
+    filled = house.draft()
+    filled.append("raw.events", event(10, "a", 1), date(2026, 11, 10))
+
+    assert first == again == anew == [(date(2026, 11, 22), 0)]  # what is as of midnight: the day's
+    assert other == [(date(2026, 11, 23), 0)]
+    assert kept == made
+    assert counted(filled, 23)[0] == [(date(2026, 11, 22), 1)]
 
 
 def test_a_day_that_lost_its_input_loses_its_partition(house: House) -> None:
