@@ -881,15 +881,17 @@ _OF_NOTHING: dict[str, tuple[bytes, int, str | None]] = {}
 def _write(task: Task, file: Path, bench: Workbench) -> tuple[int, str | None, float]:
     """Writes a partition: its rows, credits, and the seconds it took."""
     began = time.monotonic()
-    key = repr((task.model.name, task.model.sql, task.sources, task.parameters))
-    if task.is_of_nothing and key in _OF_NOTHING:
+    key = ""
+    if task.is_of_nothing:
+        key = repr((task.model.name, task.model.sql, task.sources, task.parameters))
+    if key in _OF_NOTHING:
         content, rows, credits = _OF_NOTHING[key]
         file.write_bytes(content)
-        return rows, credits, time.monotonic() - began
-    bench.bind(task.sources)
-    rows, credits = write_model(bench.connection, task.model, file, task.parameters)
-    if task.is_of_nothing and len(_OF_NOTHING) < KEPT_OF_NOTHING:
-        _OF_NOTHING[key] = (file.read_bytes(), rows, credits)
+    else:
+        bench.bind(task.sources)
+        rows, credits = write_model(bench.connection, task.model, file, task.parameters)
+        if key and len(_OF_NOTHING) < KEPT_OF_NOTHING:
+            _OF_NOTHING[key] = (file.read_bytes(), rows, credits)
     return rows, credits, time.monotonic() - began
 
 

@@ -290,12 +290,14 @@ def test_what_stands_on_nothing_is_made_once_for_each_of_its_parameters(
     again, kept = counted(house.draft(), 23)
     _OF_NOTHING.clear()
     anew, made = counted(house.draft(), 23)
+    [(content, rows, _)] = _OF_NOTHING.values()
     filled = house.draft()
     filled.append("raw.events", event(10, "a", 1), date(2026, 11, 10))
 
     assert first == again == anew == [(date(2026, 11, 22), 0)]  # what is as of midnight: the day's
     assert other == [(date(2026, 11, 23), 0)]
-    assert kept == made
+    assert kept == made == content
+    assert rows == 1
     assert counted(filled, 23)[0] == [(date(2026, 11, 22), 1)]
 
 
