@@ -50,7 +50,9 @@ from pipelines.store import (
     OWN_FILES,
     Draft,
     RawTable,
+    StoredObject,
     arrow_table,
+    in_order,
     parquet_list,
     quote,
     sha256_of,
@@ -1126,13 +1128,13 @@ class Landing:
         """Writes the id index of new objects; returns its files."""
         fresh = []
         for day, files in new.items():
-            select = _identities(
+            item = _index(
+                self.draft,
+                day,
                 parquet_list(files),
                 quote(self.source.gateway),
                 has_calls="call_id" in self.format.request,
             )
-            item = self.draft.append("staging.request_ids", select, day, options=INDEX_FILES)
-            self.draft.mark("staging.request_ids", day, ENGINE)
             fresh.append(self.draft.locate(item))
         return fresh
 
@@ -1252,8 +1254,9 @@ def _touched(draft: Draft, history: list[Path], fresh: list[Path]) -> int:
     how many. Both are files of the id index.
     """
     arrivals = f"select id_hash from {parquet_list(fresh)} as arrivals"
-    order = " order by 1" if len(fresh) > 1 else ""  # one file lies in order as it is
-    ids = draft.connection.sql(f"{arrivals}{order}").to_arrow_table()["id_hash"]
+    ids = draft.connection.sql(arrivals).to_arrow_table()["id_hash"]
+    if len(fresh) > 1:  # one file lies in order as it is
+        ids = in_order(ids)
     again = ids[1:].filter(pc.equal(ids[1:], ids[:-1]))  # equal ones are neighbours
     parts = []
     if len(again):
@@ -1268,13 +1271,19 @@ def _touched(draft: Draft, history: list[Path], fresh: list[Path]) -> int:
     return int(count)
 
 
-def _identities(records: str, gateway: str = "gateway", *, has_calls: bool = True) -> str:
-    """The id index of records, as a select."""
+def _index(
+    draft: Draft, day: date, records: str, gateway: str = "gateway", *, has_calls: bool = True
+) -> StoredObject:
+    """Writes the id index of a day's records, as one object more."""
     select = f"select {IDENTITY.replace('gateway', gateway)} as id_hash from {records}"
     if has_calls:
         call = CALL.replace("gateway", gateway)
         select += f" union all select {call} from {records} where call_id is not null"
-    return f"{select} order by 1"
+    ids = in_order(draft.connection.sql(select).to_arrow_table()["id_hash"])
+    index = pa.table({"id_hash": ids})
+    item = draft.append("staging.request_ids", index, day, options=INDEX_FILES)
+    draft.mark("staging.request_ids", day, ENGINE)
+    return item
 
 
 def _settle(draft: Draft) -> None:
@@ -1361,8 +1370,7 @@ def _reindex(draft: Draft, *, all_days: bool = False) -> None:
                 draft.files("raw.requests", [day]), options=", hive_partitioning = false"
             )
             draft.drop("staging.request_ids", day)
-            draft.append("staging.request_ids", _identities(files), day, options=INDEX_FILES)
-            draft.mark("staging.request_ids", day, ENGINE)
+            _index(draft, day, files)
 
 
 def rebuild(draft: Draft) -> None:

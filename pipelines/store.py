@@ -94,6 +94,17 @@ def arrow_table(shape: RawTable, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     )
 
 
+def in_order(numbers: pa.ChunkedArray) -> pa.Array:
+    """Numbers in ascending order, nulls last. Of five million Polars takes half of what the engine
+    does; for a few thousand it need not be loaded.
+    """
+    if len(numbers) < 100_000:
+        return numbers.combine_chunks().sort()
+    import polars as pl
+
+    return pl.Series(numbers).sort(nulls_last=True).to_arrow()
+
+
 @dataclass(frozen=True)
 class StoredObject:
     """One immutable file. `path` is relative to the root; `credits` is the exact sum of its column

@@ -23,7 +23,14 @@ STORAGE = "v1.4.0"
 NAME = "warehouse.duckdb"
 # Tables with days that are read out of their objects: the file is copied each night, and these,
 # long and seldom asked for, would be most of it.
-IN_OBJECTS = {"marts.usage_quarter_hourly", "marts.spend_habits", "staging.workspace_quarters"}
+IN_OBJECTS = {
+    "marts.spend_habits",
+    "marts.spend_mixes",
+    "marts.spend_paces",
+    "marts.spend_peaks",
+    "marts.usage_quarter_hourly",
+    "staging.workspace_quarters",
+}
 
 MACROS = {
     "usage": (

@@ -5,11 +5,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from pipelines import contents
 from pipelines.calendar import utc_now
-from pipelines.store import Draft, Store, StoreError
+from pipelines.store import Draft, Store, StoreError, in_order
 
 AS_OF = datetime(2026, 11, 21)
 ROWS = "select range as number, (range * 1.5)::decimal(38, 9) as credits from range({0})"
@@ -172,3 +173,11 @@ def test_a_journal_keeps_its_lines_in_order_each_durable_by_itself(store: Store)
 
     assert [entry["number"] for entry in store.journal("raw.deliveries").entries()] == [*range(12)]
     assert journal.entries()[0]["at"] == str(AS_OF)
+
+
+@pytest.mark.parametrize("count", [0, 9, 200_000])
+def test_numbers_are_put_in_order_whether_few_or_many_nulls_last(count: int) -> None:
+    numbers = [(number * 2**61 + 7919 * number) % 2**64 for number in range(count)]
+    halves = pa.chunked_array([numbers[::2], [None, *numbers[1::2]]], pa.uint64())
+
+    assert in_order(halves).to_pylist() == [*sorted(numbers), None]
