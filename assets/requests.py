@@ -31,8 +31,10 @@ import assets
 from pipelines import object_store
 from pipelines.calendar import Clock
 from pipelines.reading import (
+    FIRST_BYTES,
     FUTURE_SECONDS,
     NESTING_LIMIT,
+    UNSURE,
     RequestFormat,
     Scan,
     SpooledObject,
@@ -41,6 +43,7 @@ from pipelines.reading import (
     careful_rows,
     fetch_all,
     read_through,
+    search,
     shape_of,
     shown,
 )
@@ -515,40 +518,16 @@ class Landing:
             for item in reversed(still)
             if (self.source.gateway, item.sha256) not in self.seen.objects
         }
-        groups: dict[tuple[tuple[str, ...] | None, bool], list[SpooledObject]] = {}
-        sifted: dict[bool, list[SpooledObject]] = {}
-        for item in still:
-            if fresh.get(item.sha256) is not item or item.refused or item.is_hopeless:
-                continue
-            header = _csv_header(item.path) if item.shape == "csv" else None
-            if not item.size or (
-                # the engine knows no case, and of two columns takes the first
-                header and len({name.lower() for name in header}) < len(header)
-            ):
-                continue
-            if item.doubtful or item.odd:
-                if header is None:
-                    sifted.setdefault(item.is_plain, []).append(item)
-                continue
-            groups.setdefault((header, item.is_plain), []).append(item)
-        rows: list[dict[str, Any]] = []
-        for (header, is_plain), objects in groups.items():
-            clean = (
-                self._land_clean(objects, header, is_plain, by_halves=header is not None)
-                if ahead is None
-                else ahead
-            )
-            rows += [
-                self._account(item, clean[item.sha256].rows, clean[item.sha256])
-                for item in objects
-                if item.sha256 in clean
-            ]
-            if header is None:
-                left = [item for item in objects if item.sha256 not in clean]
-                sifted.setdefault(is_plain, []).extend(left)
-        for is_plain, objects in sifted.items():
-            if objects:
-                rows += self._land_sifted(objects, is_plain)
+        rows = self._land_together(
+            [item for item in still if fresh.get(item.sha256) is item and not item.refused], ahead
+        )
+        landed = {row["object_sha256"] for row in rows}
+        if unsure := [item for item in still if item.is_unsure and item.sha256 not in landed]:
+            with ThreadPoolExecutor(2) as scanners:
+                for item in unsure:
+                    with suppress(FileNotFoundError):  # gone since it was hashed: no longer still
+                        search(item, self.scan, scanners)
+            rows += self._land_together(unsure)
         landed = {row["object_sha256"] for row in rows}
         for item in still:
             if fresh.get(item.sha256) is item and item.sha256 not in landed:
@@ -573,6 +552,48 @@ class Landing:
             if item.path.parent == self.draft.spool:
                 item.path.unlink(missing_ok=True)
 
+    def _land_together(
+        self, objects: list[SpooledObject], ahead: dict[str, "Landed"] | None = None
+    ) -> list[dict[str, Any]]:
+        """Lands what the engine reads rightly, or nearly; returns the accounts of that. `ahead`:
+        what landed of them already.
+        """
+        groups: dict[tuple[tuple[str, ...] | None, bool, bool], list[SpooledObject]] = {}
+        sifted: dict[tuple[bool, bool], list[SpooledObject]] = {}
+        for item in objects:
+            if item.is_hopeless:
+                continue
+            header = _csv_header(item.path) if item.shape == "csv" else None
+            if not item.size or (
+                # the engine knows no case, and of two columns takes the first
+                header and len({name.lower() for name in header}) < len(header)
+            ):
+                continue
+            if item.doubtful or item.odd:
+                if header is None:
+                    sifted.setdefault((item.is_plain, item.is_searched), []).append(item)
+                continue
+            groups.setdefault((header, item.is_plain, item.is_searched), []).append(item)
+        rows: list[dict[str, Any]] = []
+        for (header, is_plain, is_searched), some in groups.items():
+            clean = (
+                self._land_clean(some, header, is_plain, by_halves=header is not None)
+                if ahead is None
+                else ahead
+            )
+            rows += [
+                self._account(item, clean[item.sha256].rows, clean[item.sha256])
+                for item in some
+                if item.sha256 in clean
+            ]
+            if header is None:
+                left = [item for item in some if item.sha256 not in clean and not item.is_unsure]
+                sifted.setdefault((is_plain, is_searched), []).extend(left)
+        for (is_plain, _), some in sifted.items():
+            if some:
+                rows += self._land_sifted(some, is_plain)
+        return rows
+
     def _read_and_land(self, item: SpooledObject) -> dict[str, "Landed"] | None:
         """One pass over the bytes of a long object, while the engine lands it. Returns what landed,
         or None where it is not known yet whether the engine can land it.
@@ -583,6 +604,8 @@ class Landing:
         item.limits = self.limits
         item.path = _plainly_named(item, self.draft.spool)
         item.is_plain = True
+        with suppress(FileNotFoundError), item.path.open("rb") as file:
+            item.is_searched = self.scan.would_doubt(file.read(FIRST_BYTES))
         work = Work(self.draft.connection)
         landed = None
         with (
@@ -746,13 +769,14 @@ class Landing:
             return {}
         file = self.draft.new_file("parquet")
         heading = 0 if header is None else 1
+        is_searched = all(item.is_searched for item in objects)
         first_rows, row = [], 0
         for item in objects:
             first_rows.append(row - heading)
             row += item.line_count - heading
         first_row = _by_file([str(first_row) for first_row in first_rows])
         select = self._select(
-            f"(select {self._typed(header, is_plain)}, file_index"
+            f"(select {self._typed(header, is_plain, is_searched=is_searched)}, file_index"
             f"{', ' + ASIDE_COUNT if is_sifted else ''} "
             f"from {self._reader(objects, header, is_plain, is_sifted=is_sifted)})",
             source_object=_by_file([_one_word(item.sha256) for item in objects]),
@@ -765,6 +789,10 @@ class Landing:
             file.unlink(missing_ok=True)
             if header is None and isinstance(error, OUR_FAULT):
                 raise
+            if is_plain and not is_searched and UNSURE in str(error):
+                for item in objects:
+                    item.is_unsure = True
+                return {}
             if len(objects) == 1 or not by_halves:
                 return {}
             half = len(objects) // 2
@@ -832,7 +860,7 @@ class Landing:
             f"{', ignore_errors = true' if is_lenient else ''})"
         )
 
-    def _typed(self, header: tuple[str, ...] | None, is_plain: bool) -> str:
+    def _typed(self, header: tuple[str, ...] | None, is_plain: bool, *, is_searched: bool) -> str:
         """The typed value of each field of the format."""
         typed = []
         for name, kind in self.format.fields.items():
@@ -840,7 +868,8 @@ class Landing:
             if header is not None:
                 cell = f"nullif({cell}, '')" if name in header else "null"
                 cell = f"{cell}::{kind.column}"
-            typed.append(f'{kind.typed(cell, is_plain=is_plain)} as "{name}"')
+            value = kind.typed(cell, is_plain=is_plain, is_searched=is_searched)
+            typed.append(f'{value} as "{name}"')
         return ", ".join(typed)
 
     # ---- sifting ----------------------------------------------------------------------------
@@ -855,7 +884,7 @@ class Landing:
         rows: list[dict[str, Any]] = []
         for by_every_field in (False, True):
             landed = {row["object_sha256"] for row in rows}
-            left = [item for item in objects if item.sha256 not in landed]
+            left = [item for item in objects if item.sha256 not in landed and not item.is_unsure]
             if left:
                 rows += self._sift(left, is_plain, by_every_field=by_every_field)
         return rows
@@ -885,6 +914,8 @@ class Landing:
             landed |= self._land_clean(
                 clean, None, is_plain, is_sifted=True, by_halves=by_every_field
             )
+            for (item, _), read in zip(parts.values(), clean, strict=True):
+                item.is_unsure = read.is_unsure
             for sha256, (item, sifted) in parts.items():
                 if sha256 in landed:
                     item.read_count = sifted.line_count

@@ -38,6 +38,7 @@ from pipelines.store import connect, sha256_of
 
 CHUNK = 2**19  # of what is hashed and searched at once: it stays in the cache between the two
 PENDING_CHUNKS = 8
+FIRST_BYTES = 2**16  # of an object, from which is guessed what the rest is like
 NESTING_LIMIT = 512
 PARQUET = ".parquet"
 SUFFIXES = {".jsonl": "json", ".ndjson": "json", ".csv": "csv"}
@@ -76,12 +77,15 @@ class Plain:
     for each number, checked and cast again, costs a third of a landing.
 
     `column`: the type `read_json` is told. `sql`: over `{0}`, the typed value. `odd`: how a value
-    begins (RE2) that this typing would read otherwise than the careful path does.
+    begins (RE2) that this typing would read otherwise than the careful path does. `shows`: whether
+    such a value can be told by what was typed, so that `clean` may be asked instead of the bytes:
+    it raises UNSURE on one that might have been a text all the same.
     """
 
     column: str
     sql: str
     odd: str
+    shows: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,9 +109,14 @@ class Kind:
         default_factory=dict, hash=False
     )  # of a nested object (`nested`)
 
-    def typed(self, cell: str, *, is_plain: bool) -> str:
-        """The typed value of a field, as SQL."""
-        return (self.plain.sql if is_plain and self.plain else self.clean).format(cell)
+    def typed(self, cell: str, *, is_plain: bool, is_searched: bool = True) -> str:
+        """The typed value of a field, as SQL. `is_searched`: whether the bytes were searched for
+        odd values that show.
+        """
+        plain = self.plain if is_plain else None
+        if plain is None or (plain.shows and not is_searched):
+            return self.clean.format(cell)
+        return plain.sql.format(cell)
 
     def in_doubt(self, cell: str, *, is_plain: bool, latest: str = "") -> str:
         """Whether the typed value can't be had, or is an instant after `latest`, as SQL that raises
@@ -324,15 +333,18 @@ def _absent(sql: str) -> str:
     return f"case when {{0}} is null or {{0}} = '' then null else {sql} end"
 
 
+UNSURE = "unsure"  # whether a text is one: 12 may have been a number
+# How a text begins, with its quote, that NOT_SURELY_TEXT takes for something else.
+DOUBTED = r'"(?:[-+0-9.eE]+"|true"|false"|[\[{])'
 NO_TEXT = r"[^\"n\s]"  # how a value begins that is neither a text nor null
 TEXT = Kind(
     "varchar",
     f"case when {SURELY_TEXT} then {{0}} when {{0}} is null or {{0}} = '' then null "
-    f"when {NOT_SURELY_TEXT} then error('text') else {{0}} end",
+    f"when {NOT_SURELY_TEXT} then error('{UNSURE}') else {{0}} end",
     "varchar",
     _text,
     pa.string(),
-    plain=Plain("varchar", "nullif({0}, '')", NO_TEXT),
+    plain=Plain("varchar", "nullif({0}, '')", NO_TEXT, shows=True),
 )
 IDENTIFIER = Kind(
     "varchar",
@@ -547,6 +559,10 @@ class SpooledObject:
     doubtful: list[int] = field(default_factory=list)
     odd: list[int] = field(default_factory=list)
     is_plain: bool = False
+    # Whether its bytes were searched for odd values that show (Plain), too; and whether the engine
+    # met one that might be such, where they were not.
+    is_searched: bool = False
+    is_unsure: bool = False
     is_hopeless: bool = False  # so many are doubtful that each line is read by itself
     refused: str = ""  # why nothing of it may be published
     quarantine: list["Quarantined"] = field(default_factory=list)
@@ -714,7 +730,9 @@ def scanned(
     spooled.is_plain = spooled.shape == "json"
     rest = b""  # the beginning of a line that goes on in the next chunk
     pending: deque[Future[Scanned]] = deque()
-    for chunk in chunks:
+    for number, chunk in enumerate(chunks):
+        if not number and spooled.shape == "json" and scan.would_doubt(chunk):
+            spooled.is_searched = True
         pending.append(scanners.submit(scan, chunk, rest, spooled))
         yield chunk
         end = chunk.rfind(b"\n") + 1
@@ -728,6 +746,18 @@ def scanned(
     if len(spooled.odd) > spooled.line_count // 20:  # then text is quicker than line by line
         spooled.is_plain = False
         spooled.odd.clear()
+
+
+def search(spooled: SpooledObject, scan: "Scan", scanners: Executor) -> None:
+    """Another pass over the plain bytes of an object: this time they are searched for odd values
+    that show, too.
+    """
+    spooled.doubtful.clear()
+    spooled.odd.clear()
+    spooled.line_count = 0
+    spooled.is_searched, spooled.is_unsure = True, False
+    for _ in scanned(_chunks(spooled.path, ""), scan, spooled, scanners):
+        pass
 
 
 def _chunks(path: Path, packing: str) -> Iterator[bytes]:
@@ -842,15 +872,27 @@ class Scan:
         every = list(_with_nested(known.fields))
         long = {LONG_NUMBER: [name for name, kind in every if kind.long_number]}
         odd: dict[str, list[str]] = {}
+        hidden: dict[str, list[str]] = {}
         for name, kind in known.fields.items():
             if kind.plain:
                 odd.setdefault(kind.plain.odd, []).append(name)
+                if not kind.plain.shows:
+                    hidden.setdefault(kind.plain.odd, []).append(name)
+        shown = [name for name, kind in known.fields.items() if kind.plain and kind.plain.shows]
         # Only the careful path tells an object in a cell from any other text.
         self._csv_suspicion = "nested fields" if len(every) > len(known.fields) else ""
         self._long = _compiled(_after_a_mark(long))
         self._odd = _compiled(_after_a_mark(odd))
-        self._plain_patterns = _compiled(_beside_commas(_values(long | odd)))
+        self._plain_patterns = _compiled(_beside_commas(_values(long | hidden)))
+        self._searching_patterns = _compiled(_beside_commas(_values(long | odd)))
+        self._doubted = _compiled(_after_a_mark({DOUBTED: shown}))
         self._patterns = _compiled(_beside_commas(_values(long)))
+
+    def would_doubt(self, chunk: bytes) -> bool:
+        """Whether the engine would be unsure (UNSURE) of a text in these bytes: whoever calls a key
+        12 once does so again, so that the bytes are best searched from the beginning.
+        """
+        return _match_any(self._doubted, chunk[:FIRST_BYTES])
 
     def __call__(self, chunk: bytes, rest: bytes, spooled: SpooledObject) -> Scanned:
         """Looks at the next bytes of an object, of which `rest` began the first line; no bytes: at
@@ -896,7 +938,8 @@ class Scan:
         self, chunk: bytes, rest: bytes, spooled: SpooledObject, *, is_open: bool
     ) -> dict[int, bytes]:
         """The lines in which a pattern is found, by their place; an open last one comes again."""
-        patterns = list(self._plain_patterns if spooled.is_plain else self._patterns)
+        searched = self._searching_patterns if spooled.is_searched else self._plain_patterns
+        patterns = list(searched if spooled.is_plain else self._patterns)
         if b"\\" in chunk or b"\\" in rest:
             patterns += ESCAPED_LETTER
         if b"\r" in chunk or b"\r" in rest:

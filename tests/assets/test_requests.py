@@ -21,6 +21,7 @@ from assets import requests as landing
 from pipelines.calendar import utc_now
 from pipelines.models import Models
 from pipelines.night import Told
+from pipelines.reading import FIRST_BYTES
 from pipelines.store import Draft
 from tests.houses import House, jsonl, packed, request, spend_log
 
@@ -337,6 +338,47 @@ def test_an_object_that_changes_while_it_is_read_is_left_for_the_next_night(
 
     expected = ["a", "b", "c"] if fate == "grows" else ["b"]
     assert [row["request_id"] for row in requests(house)] == expected
+
+
+@pytest.mark.parametrize("long", [landing.LONG, 0], ids=["short", "long"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz"])
+@pytest.mark.parametrize("torn", ["", "{torn"], ids=["whole", "torn"])
+@pytest.mark.parametrize("first", ["gpt-5", "12"])
+def test_texts_like_numbers_land_and_numbers_in_their_place_do_not(
+    house: House,
+    monkeypatch: pytest.MonkeyPatch,
+    long: int,
+    suffix: str,
+    torn: str,
+    first: str,
+) -> None:
+    """Whether the object looks so from its beginning, or only behind what is looked at first."""
+    monkeypatch.setattr(landing, "LONG", long)
+    by_line: list[Any] = []
+    monkeypatch.setattr(
+        landing, "careful_rows", lambda *arguments: by_line.append(arguments) or iter(())
+    )
+    usual = [request(f"usual/{number}", model=first, credits_used=1.5) for number in range(400)]
+    texts = ["12", "-1.5", "true", "[1]", "{}", "e", "null", "gpt-5"]
+    odd = [12, -1.5, True, [1], {}, False]
+    lines = [
+        *usual,
+        *(request(f"text/{text}", model=text, credits_used=1.5) for text in texts),
+        *(request(f"odd/{value}", model=value, credits_used=1.5) for value in odd),
+    ]
+    assert len(jsonl(usual)) > FIRST_BYTES
+    house.put(f"requests/a{suffix}", jsonl([*lines, *filter(None, [torn])]))
+
+    house.night()
+
+    landed = {row["request_id"]: row["model"] for row in requests(house)}
+    assert landed == {line["request_id"]: line["model"] for line in lines[: -len(odd)]}
+    aside = house.rows("select line_number, reason from ops.quarantine order by 1")
+    assert [row["line_number"] for row in aside] == [
+        len(usual) + len(texts) + 1 + number for number in range(len(odd) + bool(torn))
+    ]
+    assert {row["reason"] for row in aside[: len(odd)]} == {"model is not text"}
+    assert not by_line  # the engine read all lines but those
 
 
 @pytest.mark.parametrize("seed", range(6))

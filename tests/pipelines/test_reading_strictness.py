@@ -140,9 +140,9 @@ def scanners() -> Iterator[Executor]:
         yield pool
 
 
-def passed(chunks: list[bytes], scanners: Executor) -> SpooledObject:
+def passed(chunks: list[bytes], scanners: Executor, *, is_searched: bool = False) -> SpooledObject:
     """An object whose bytes have passed in these chunks."""
-    item = SpooledObject("a.jsonl", 0, 0, "json", Path("a.jsonl"), "")
+    item = SpooledObject("a.jsonl", 0, 0, "json", Path("a.jsonl"), "", is_searched=is_searched)
     assert list(scanned(chunks, SCAN, item, scanners)) == chunks
     return item
 
@@ -224,8 +224,23 @@ def test_an_object_is_plain_where_the_engines_own_typing_reads_every_value_of_it
             for text in texts:
                 line = f'{{"a": 1}}\n{opening}{name}{colon}{text}}}\n{{"a": 1}}'.encode()
                 for cut in (0, 9, len(line) // 3, len(line) // 2, len(line) - 9):
-                    item = passed([line[:cut], line[cut:]] if cut else [line], scanners)
+                    chunks = [line[:cut], line[cut:]] if cut else [line]
+                    item = passed(chunks, scanners, is_searched=True)
                     assert (item.is_plain and not item.doubtful) == is_plain, line
+                    if name != "model":  # a number there shows in what the engine types
+                        item = passed(chunks, scanners)
+                        assert (item.is_plain and not item.doubtful) == is_plain, line
+
+
+@pytest.mark.parametrize("text", ['"12"', '"-1.5e3"', '"true"', '"[x"', '"{}"'])
+def test_an_object_that_begins_with_texts_like_numbers_is_searched_for_numbers_like_texts(
+    text: str, scanners: Executor
+) -> None:
+    """Else every such text would raise where the engine types it."""
+    begins = b'{"a": 1,"workspace_id" : %s}\n' % text.encode()
+
+    assert passed([begins, b'{"model": "x"}\n'], scanners).is_searched
+    assert not passed([b'{"model": "12x", "status": 12}\n', begins], scanners).is_searched
 
 
 def test_credits_typed_by_the_engine_are_exact(tmp_path: Path, house_of: House) -> None:
