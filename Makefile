@@ -2,7 +2,6 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-CONFIG ?= $(firstword $(wildcard meterhouse.toml) demo/meterhouse.toml)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 # Where bytecode is not kept (some containers), every command would compile the house anew.
@@ -28,7 +27,7 @@ format: .venv/dev  ## mend what can be mended by itself
 	@$(BIN)/sqlfluff fix -q sql
 
 dev: .venv/run  ## the Dagster UI and daemon on the local warehouse (CONFIG=…)
-	@$(BIN)/python -m pipelines.dev $(CONFIG)
+	@$(BIN)/python -m pipelines.dev $(or $(strip $(CONFIG)),$(firstword $(wildcard meterhouse.toml) demo/meterhouse.toml))
 
 bench: .venv/dev  ## the night against the bare engine; rewrites docs/benchmarks.md
 	@$(BIN)/python -m tests.bench

@@ -10,7 +10,7 @@ import getpass
 import os
 import secrets
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any, Literal, Protocol
 
 from pipelines.calendar import utc_now
@@ -36,7 +36,8 @@ TABLES = {
             "subject_id": ("varchar", "the id (or model) within its scope"),
             "usage_date": ("date", "the day it opened"),
             "said_of_date": ("date", "its last day out of range"),
-            "said_of_credits": ("decimal(38, 9)", "its biggest day"),
+            "said_of_credits": ("decimal(38, 9)", "its biggest day; null for a budget's"),
+            "judged_until": ("date", "the last complete day of all that was published"),
         },
     )
 }
@@ -55,13 +56,17 @@ def decide(
     note: str | None = None,
     lasting: timedelta | None = None,
     alert: Mapping[str, Any] | None = None,
+    judged_until: date | None = None,
 ) -> dict[str, Any]:
     """Writes a decision down and returns its line. `lasting`: how long a snooze lasts, from now.
 
-    `alert`: the row of `marts.budget_alerts` that the person saw. What they knew goes into the
-    line: "expected" means as much as there was then, and not all that is still to come.
+    `alert`: the row of `marts.budget_alerts` that the person saw; `judged_until`: the last complete
+    day that was published with it. What they knew goes into the line: "expected" means as much as
+    there was then, and not all that is still to come.
     """
     seen = alert or {}
+    # what a budget has come to, or an allowance, is no day's credits
+    is_of_days = seen.get("kind") not in ("budget", "exhaustion")
     now = utc_now()
     line = {
         "decision_id": f"decision_{secrets.token_hex(8)}",
@@ -77,7 +82,8 @@ def decide(
         "subject_id": seen.get("subject_id"),
         "usage_date": seen.get("usage_date"),
         "said_of_date": seen.get("last_date"),
-        "said_of_credits": seen.get("highest_credits"),
+        "said_of_credits": seen.get("highest_credits") if is_of_days else None,
+        "judged_until": judged_until,
     }
     journal.append(line)
     return line

@@ -23,6 +23,7 @@ from pipelines.store import connect, quote
 
 NEEDED = ("api_key_id", "usage_date", "credits")
 MEMORY = 365 * DAY  # how far back the habits of a day reach
+NOT_OF_A_TABLE = ("staging.alert_settings", "marts.expected_days")  # what people say of subjects
 ALERTING = "verdict in ('high', 'drift', 'woke')"
 X_VALUES = (25, 50, 100, 200)  # percent, each tried on one's own warehouse
 
@@ -103,7 +104,7 @@ def walk(
             "select min(usage_date) as usage_date, workspace_id, scope, subject_id "
             "from marts.daily_spend group by 2, 3, 4"
         )
-        for name in ("staging.alert_settings", "marts.spend_habits", "marts.spend_ranges"):
+        for name in (*NOT_OF_A_TABLE, "marts.spend_habits", "marts.spend_ranges"):
             connection.execute(f"create table {name} as {models.empty(name)}")
         learned = max(first - MEMORY, known_first)
         days = [learned + number * DAY for number in range((last - learned).days + 1)]

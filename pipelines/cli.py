@@ -209,7 +209,7 @@ def run_night(
 ) -> None:
     """One night through Dagster, as schedule and UI run it. Raises what the night raised."""
     os.environ["METERHOUSE_CONFIG"] = str(
-        (config or Path(os.environ.get("METERHOUSE_CONFIG", FILE_NAME))).resolve()
+        (config or Path(os.environ.get("METERHOUSE_CONFIG") or FILE_NAME)).resolve()
     )
     prepare_dagster_home(settings.dagster_home)
     os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
@@ -455,7 +455,7 @@ def watch(
 
 
 def show_running_totals(rows: list[dict[str, Any]], form: str, lines: int) -> None:
-    over = sum(row["verdict"] in ("high", "woke") for row in rows)
+    over = sum(row["credits"] > row["upper_limit"] for row in rows)
     title = f"Today against the limits: {over} of {len(rows)} over"
     show(
         rows[:lines] if form == "table" else rows,
@@ -1183,12 +1183,13 @@ def say_of_alert(
     settings = settings_of(ctx)
     with published(open_store(settings)) as reader:
         found = reader.rows("select * from marts.budget_alerts where alert_id = $id", id=alert_id)
+        judged_until = reader.as_of.date() - DAY
     if not found:
         raise Failed(
             f"There is no alert '{alert_id}' in what is published; 'meterhouse alerts' lists them."
         )
     journal = open_store(settings).journal("raw.decisions")
-    line = decisions.decide(journal, alert_id, decision, note, lasting, found[0])
+    line = decisions.decide(journal, alert_id, decision, note, lasting, found[0], judged_until)
     end = f" until {line['until']:%Y-%m-%d %H:%M} UTC" if line["until"] else ""
     after = " (it is closed, and stays so)" if found[0]["state"] == "closed" else ""
     out.print(

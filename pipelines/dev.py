@@ -8,14 +8,14 @@ from pathlib import Path
 
 from pipelines.cli import prepare_dagster_home
 from pipelines.screens import err, out
-from pipelines.settings import SettingsError, load
+from pipelines.settings import FILE_NAME, SettingsError, load
 
 ADDRESS, PORT = "127.0.0.1", os.environ.get("PORT", "3000")
 
 
 def main() -> None:
-    """Becomes `dagster dev`; the first argument is the settings file."""
-    config = Path(sys.argv[1]).resolve()
+    """Becomes `dagster dev`; the first argument is the settings file (default: the one here)."""
+    config = Path("".join(sys.argv[1:2]) or FILE_NAME).resolve()
     try:
         settings = load(config)
     except SettingsError as error:

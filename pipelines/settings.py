@@ -245,7 +245,7 @@ def load(file: Path | None = None, environment: Mapping[str, str] = os.environ) 
 
     Raises SettingsError with one sentence that says what is wrong and what to do.
     """
-    path = file or Path(environment.get("METERHOUSE_CONFIG", FILE_NAME))
+    path = file or Path(environment.get("METERHOUSE_CONFIG") or FILE_NAME)
     if not path.is_file():
         raise SettingsError(
             f"There is no {path}: run 'meterhouse init' to write one, or name yours with --config."

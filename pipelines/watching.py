@@ -104,7 +104,7 @@ def running_totals(reader: Reader) -> list[dict[str, Any]]:
     """A row for each key, model, member and workspace that has spent today and has a limit, the
     nearest to it first; today is the day of the snapshot's clock.
 
-    `crosses_at` is null for what is over its limit already (`verdict` says so), or would not be
+    `crosses_at` is null for what is over its limit already (`limit_share` says so), or would not be
     before midnight at the pace of the last hours.
     """
     return reader.rows(RUNNING, pace_hours=PACE_HOURS)

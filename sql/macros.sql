@@ -89,3 +89,9 @@ create or replace macro newest_of(cte, id, rank) as table
     select hashed.* from hashed anti join repeated using (id_hash)  -- noqa: AM04
     union all by name
     (select hashed.* from hashed semi join repeated using (id_hash) qualify rank = 1);
+
+-- What an alert is of, in one text, and its id, the same for ever.
+create or replace macro spend_identity(kind, workspace_id, scope, subject_id, usage_date) as
+    concat_ws(chr(31), kind, coalesce(workspace_id, ''), scope, subject_id, usage_date);
+
+create or replace macro alert_id_of(identity) as 'alert_' || substr(sha256(identity), 1, 16);

@@ -183,8 +183,8 @@ from pipelines.models import write_model
 from pipelines.store import WORKER_MEMORY, connect
 folder, day, models = Path(sys.argv[1]), date.fromisoformat(sys.argv[2]), contents.models()
 connection, clock = connect(folder, WORKER_MEMORY), Clock.at(day=day)
-nothing = models.empty("staging.alert_settings")
-connection.execute(f"create view staging.alert_settings as {nothing}")
+for name in ("staging.alert_settings", "marts.expected_days"):
+    connection.execute(f"create view {name} as {models.empty(name)}")
 def stand(name, since, *more):
     files = [f"{folder}/{name}/*.parquet", *more]
     connection.execute(

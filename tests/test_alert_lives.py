@@ -20,12 +20,13 @@ SINKS = {"email": email, "slack": slack, "webhook": webhook}
 ALERTS = [
     f"{path.parent.name}/{path.stem}"
     for path in sorted(SQL.rglob("*.sql"))
-    if path.stem.startswith(("alert_", "budget", "spend_", "usage_by_key_and_model"))
+    if path.stem.startswith(("alert_", "budget", "expected_", "spend_", "usage_by_key_and_model"))
 ]
 
 # A workspace for each story, with three keys, the first of which leaks.
 EXPECTED, HEEDED, SNOOZED, UNHEEDED = WORKSPACES = ("ws_1", "ws_2", "ws_3", "ws_4")
 HOURLY = "ws_5"  # is over before anybody can say by which key
+MERGED = "ws_6"  # so, too, and from the next hour on it is one key's, for good
 NEW_MODELS = ("a-1", "b-1", "c-1", "d-1")
 
 
@@ -52,15 +53,18 @@ def arrives(house: House, day: datetime, **leaked: float) -> None:
     house.put(f"requests/{day:%Y-%m-%d}.jsonl", lines)
 
 
-def spends(house: House, at: datetime, key: str, *models: str, credits: float) -> None:
-    """An hour of a key of `HOURLY`: four requests on each model, of so many credits each."""
+def spends(
+    house: House, at: datetime, key: str, *models: str, credits: float, workspace: str = HOURLY
+) -> None:
+    """An hour of a key of a workspace: four requests on each model, of so many credits each."""
+    key = f"{key}_{workspace[3:]}"
     house.put(
         f"requests/{at:%Y-%m-%dT%H}_{key}.jsonl",
         [
             request(
                 f"req_{at:%m%dT%H}_{key}_{model}_{number}",
                 f"{at:%Y-%m-%dT%H}:{number:02}:00Z",
-                workspace_id=HOURLY,
+                workspace_id=workspace,
                 api_key_id=key,
                 model=model,
                 credits_used=f"{credits}",
@@ -79,6 +83,7 @@ class Story:
         self.servers = (post, chat, hook)
         self.taken: dict[str, tuple[list[Any], ...]] = {}
         self.states: dict[str, dict[str, str]] = {}
+        self.verdicts: dict[str, dict[tuple[str, int], str]] = {}  # of keys, by their days
         self.hourly: dict[str, dict[str, Any]] = {}  # the alerts of `HOURLY`, by their scope
 
     def night(self, name: str, as_of: datetime, **options: Any) -> None:
@@ -89,11 +94,22 @@ class Story:
         rows = self.house.rows("from marts.budget_alerts order by usage_date")
         self.states[name] = {row["workspace_id"]: row["state"] for row in rows}
         self.hourly[name] = {row["scope"]: row for row in rows if row["workspace_id"] == HOURLY}
+        found = self.house.rows(
+            "select subject_id, usage_date, verdict from marts.spend_ranges where scope = 'key'"
+        )
+        self.verdicts[name] = {
+            (row["subject_id"], row["usage_date"].day): row["verdict"] for row in found
+        }
 
     def mails(self, name: str, workspace: str) -> list[str]:
         """The subjects of a night's mails about a workspace."""
         subjects = [str(mail["Subject"]).strip() for mail in self.taken[name][0]]
         return [text.partition("] ")[2] for text in subjects if workspace in text]
+
+    def events(self, name: str, workspace: str) -> list[dict[str, Any]]:
+        """A night's events about a workspace."""
+        found = [json.loads(event.body) for event in self.taken[name][2]]
+        return [event for event in found if event["workspace_id"] == workspace]
 
     def alert(self, workspace: str) -> dict[str, Any]:
         """A workspace's first alert, as published now."""
@@ -130,11 +146,17 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Any:
         told = Story(house, post, chat, hook)
         for number in range(15, 0, -1):
             arrives(house, LAST - timedelta(days=number))
-            spends(house, LAST - timedelta(days=number), "key_old", "gpt-5", credits=10)
+            for workspace in (HOURLY, MERGED):
+                at = LAST - timedelta(days=number)
+                spends(house, at, "key_old", "gpt-5", credits=10, workspace=workspace)
         # a key and models that nobody knows: only the workspace has a range
-        spends(house, LAST.replace(hour=8), "key_new", *NEW_MODELS, credits=20)
+        for workspace in (HOURLY, MERGED):
+            new = {"credits": 20, "workspace": workspace}
+            spends(house, LAST.replace(hour=8), "key_new", *NEW_MODELS, **new)
         told.night("nine", LAST.replace(hour=9))
-        spends(house, LAST.replace(hour=10), "key_old", "gpt-5", credits=500)
+        for workspace in (HOURLY, MERGED):
+            old = {"credits": 500, "workspace": workspace}
+            spends(house, LAST.replace(hour=10), "key_old", "gpt-5", **old)
         told.night("eleven", LAST.replace(hour=11))
         spends(house, LAST.replace(hour=12), "key_new", *NEW_MODELS, credits=200)
         told.night("thirteen", LAST.replace(hour=13))
@@ -145,7 +167,10 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Any:
         snooze = ("snooze", told.alert(SNOOZED)["alert_id"], "--for", "2d")
         house.ask("alerts", *snooze, check=True)
         arrives(house, LAST + timedelta(days=1), ws_1=100.0, ws_2=100.0, ws_3=130.0, ws_4=130.0)
-        spends(house, NIGHT.replace(hour=8), "key_old", "gpt-5", credits=500)
+        for workspace in (HOURLY, MERGED):
+            spends(
+                house, NIGHT.replace(hour=8), "key_old", "gpt-5", **old | {"workspace": workspace}
+            )
         spends(house, NIGHT.replace(hour=8), "key_new", *NEW_MODELS, credits=200)
         told.night("second", NIGHT + timedelta(days=1))
 
@@ -211,6 +236,14 @@ def test_expected_silences_that_level_and_no_more_also_after_a_rebuild(story: St
     ]
 
 
+def test_the_expected_level_is_the_verdict_of_its_days_also_after_a_rebuild(story: Story) -> None:
+    verdicts = story.verdicts["end"]
+    leak = [verdicts["key_10", day] for day in (20, 21, 22, 23)]
+    assert leak == ["high", "expected", "high", "normal"]  # 480, 800, 1,040 and 46 credits
+    assert story.verdicts["second"] == story.verdicts["rebuilt"]
+    assert verdicts["key_20", 21] == "high"  # of which somebody has said something else
+
+
 def test_acknowledged_it_escalates_only_beyond_twice_what_was_known_also_after_a_rebuild(
     story: Story,
 ) -> None:
@@ -252,7 +285,7 @@ def test_a_workspace_told_in_its_hour_is_a_line_once_most_of_it_is_one_keys(stor
     ]
     # news, for it says who
     assert story.mails("eleven", HOURLY) == [
-        "Key key_old in ws_5 spent 2,000.00 credits, 50.0 times the expected"
+        "Key key_old_5 in ws_5 spent 2,000.00 credits, 50.0 times the expected"
     ]
     [alert] = story.hourly["eleven"].values()
     assert "Workspace ws_5: 2,320.00 credits on 2026-11-20" in alert["also"]
@@ -266,8 +299,28 @@ def test_a_workspace_that_is_no_line_any_more_is_the_alert_that_was_told(story: 
     for night in ("thirteen", "leak", "second", "rebuilt", "third", "fourth"):
         assert story.mails(night, HOURLY) == []
     assert sorted(story.mails("end", HOURLY)) == [
-        "Key key_old in ws_5 is back to normal",
+        "Key key_old_5 in ws_5 is back to normal",
         "Workspace ws_5 is back to normal",
+    ]
+
+
+def test_who_was_told_of_a_workspace_in_its_hour_hears_that_it_closed_with_the_keys_alert(
+    story: Story,
+) -> None:
+    [opened] = story.events("nine", MERGED)
+    assert (opened["type"], opened["data"]["scope"]) == ("spend.anomaly_opened", "workspace")
+    [key] = story.events("eleven", MERGED)
+    for night in ("thirteen", "leak", "second", "rebuilt", "third", "fourth"):
+        assert story.events(night, MERGED) == []
+    closed = {event["data"]["alert_id"]: event for event in story.events("end", MERGED)}
+    assert closed.keys() == {opened["data"]["alert_id"], key["data"]["alert_id"]}
+    assert {event["type"] for event in closed.values()} == {"spend.anomaly_closed"}
+    workspace = closed[opened["data"]["alert_id"]]["data"]
+    assert workspace["told_by_alert_id"] == key["data"]["alert_id"]
+    assert (workspace["subject_id"], workspace["closed_at"]) == (MERGED, "2026-11-25T00:00:00Z")
+    assert sorted(story.mails("end", MERGED)) == [
+        "Key key_old_6 in ws_6 is back to normal",
+        "Workspace ws_6 is back to normal",
     ]
 
 

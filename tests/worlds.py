@@ -45,6 +45,7 @@ JUDGED = (
 )
 SAID = (
     "staging.alert_settings",
+    "marts.expected_days",
     "staging.keys",
     "staging.key_lineages",
     "staging.members",

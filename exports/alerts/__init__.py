@@ -43,10 +43,12 @@ class Contributor:
 
 @dataclass(frozen=True)
 class Alert:
-    """One transition of one alert: a row of `marts.budget_alerts`, and what of it is to be told.
+    """One transition of one alert: a row of `marts.budget_alerts`, or of `marts.alert_lines`, and
+    what of it is to be told.
 
     Credits are exact; instants are UTC without a zone. `recipients`: a budget's own, as the
     directory writes them, to be told besides the settings'. `level`: how often it has doubled.
+    `told_by_alert_id`: the alert that has told of it since it was told.
     `may_repeat`: an earlier attempt may have been received. `days`: the last weeks, oldest first.
     `members`: of a digest (kind `digest`), the alerts that it tells.
     """
@@ -81,6 +83,7 @@ class Alert:
     cycle_end_date: date | None = None
     exhausted_on: date | None = None
     recipients: str | None = None
+    told_by_alert_id: str | None = None
     may_repeat: bool = False
     days: tuple[Day, ...] = ()
     contributors: tuple[Contributor, ...] = ()
@@ -95,7 +98,7 @@ class Alert:
         days: Sequence[Day] = (),
         contributors: Sequence[Contributor] = (),
     ) -> Self:
-        """The alert of a row of `marts.budget_alerts`; columns nobody tells are left out."""
+        """The alert of such a row; columns nobody tells are left out."""
         told = {field.name for field in fields(cls)}
         told -= {"transition", "may_repeat", "days", "contributors", "members"}
         values = {name: value for name, value in row.items() if name in told}

@@ -132,14 +132,14 @@ def deliver(
     """Tells the sinks what is published."""
     sinks = arm(modules, settings.alerts.sinks)
     journal = store.journal("raw.deliveries")
-    rows = published_alerts(store)
+    rows = published_alerts(store) + published_alerts(store, "marts.alert_lines")
     return tell(rows, sinks, journal, clock.as_of, details=details_of(store, clock.as_of))
 
 
-def published_alerts(store: Store) -> list[dict[str, Any]]:
-    """The rows of `marts.budget_alerts` in the snapshot."""
+def published_alerts(store: Store, table: str = "marts.budget_alerts") -> list[dict[str, Any]]:
+    """The rows of the alerts, or of `marts.alert_lines`, in the snapshot."""
     snapshot = store.snapshot()
-    partitions = snapshot.tables.get("marts.budget_alerts", {}) if snapshot else {}
+    partitions = snapshot.tables.get(table, {}) if snapshot else {}
     files = store.local([item for part in partitions.values() for item in part.objects])
     return [row for file in files for row in pq.read_table(file, partitioning=None).to_pylist()]
 
@@ -170,7 +170,8 @@ def tell(
     sleep: Callable[[float], None] = time.sleep,
     details: Details = lambda _: {},
 ) -> Report:
-    """Tells `sinks` what they do not yet know of `rows` (marts.budget_alerts), oldest first.
+    """Tells `sinks` what they do not yet know of `rows` (marts.budget_alerts, marts.alert_lines),
+    oldest first.
 
     What ended 48 hours or more before `as_of` is written down as not sent. `details` gives what is
     to be told of an alert besides its row. Raises nothing that a sink does: that is in the report,
@@ -231,10 +232,15 @@ class _Evening:
 
         A group is what may share a digest: a workspace's alerts, but that a budget's own recipients
         are told of nothing else.
+
+        Of what another alert tells, only who knows it by its own id is told anything: that it
+        closed.
         """
         groups: dict[tuple[str | None, str | None], Batch] = defaultdict(list)
         recent: dict[tuple[str | None, str | None], set[tuple[str, bool]]] = defaultdict(set)
         for row in rows:
+            if row.get("told_by_alert_id") and not self._may_know(row, sink):
+                continue
             group = (row.get("workspace_id"), row.get("recipients"))
             recent[group] |= self._recent(row["alert_id"], sink)
             groups[group] += self._due(row, sink)
@@ -442,18 +448,21 @@ class _Evening:
 def _transitions(row: Mapping[str, Any], as_of: datetime) -> Iterator[tuple[Transition, datetime]]:
     """What is to be told of an alert by now, and when what it speaks of ended."""
     resumes_at = row["snoozed_until"] or datetime.min
-    if row["decision"] == "expected" or as_of < resumes_at or row.get("told_by_alert_id"):
+    if row["decision"] == "expected" or as_of < resumes_at:
         return
+    # of what another alert tells by now, only the end
+    is_told_elsewhere = bool(row.get("told_by_alert_id"))
     # of what was acknowledged only what nobody knew by then is news
     known_date = row.get("said_of_date") if row["decision"] == "acknowledged" else None
     # what a snooze held back becomes news when it ends, however old it is by then
     opened_at = datetime.combine(row["usage_date"] + DAY, datetime.min.time())
-    if known_date is None:
+    if known_date is None and not is_told_elsewhere:
         yield "opened", max(opened_at, resumes_at)
     # … but for an escalation that is over by then
     is_over = row["decision"] == "snoozed" and row["closed_at"] is not None
     is_known = known_date is not None and row.get("escalated_date") is not None
     is_known = is_known and row["escalated_date"] <= known_date
+    is_known = is_known or is_told_elsewhere
     if row["escalated_at"] is not None and not is_over and not is_known:
         yield "escalated", max(row["escalated_at"], resumes_at)
     # that a budget's cycle is over is the calendar's doing, and no news

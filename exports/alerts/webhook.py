@@ -101,6 +101,7 @@ def _told(alert: Alert) -> dict[str, Any]:
         "cause": alert.cause,
         "headline": headline(alert),
         "message": alert.message,
+        "told_by_alert_id": alert.told_by_alert_id,
         "also": alert.also.split("\n") if alert.also else [],
         "advice": advice(alert),
         "may_repeat": alert.may_repeat,

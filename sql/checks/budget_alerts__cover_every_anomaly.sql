@@ -6,7 +6,7 @@
 with out_of_range as (
     select usage_date, workspace_id, scope, subject_id
     from marts.spend_ranges
-    where verdict in ('high', 'drift', 'woke')
+    where verdict in ('high', 'drift', 'woke', 'expected')
         and usage_date <= $today
     union all
     select usage_date, workspace_id, scope, subject_id

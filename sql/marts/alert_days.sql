@@ -1,9 +1,9 @@
 -- What became of a day out of range: told by an alert of its own, told as a line in the alert of a
 -- narrower subject that explains it, or expected.
 --
--- Expected: somebody has said so of an earlier alert of this subject, and the day is not twice what
--- was spent then. Whoever said it spoke of the days that were published by then; the first day that
--- is told after them begins a new alert, however close it lies.
+-- Expected: expected_days says so, of somebody's word. Whoever said it spoke of the days that were
+-- published by then; the first day that is told after them begins a new alert, however close it
+-- lies.
 --
 -- grain: usage_date, workspace_id?, scope, subject_id
 with anomalies as (
@@ -19,43 +19,18 @@ with anomalies as (
     where usage_date <= $today
 ),
 
-levels as (
-    select workspace_id, scope, subject_id, said_of_date, said_of_credits
-    from staging.alert_decisions
-    where decision = 'expected'
-        and said_of_credits is not null
-),
-
-words as (
-    -- how often it was called expected before this day, and what the most of it was
-    select
-        anomalies.usage_date,
-        anomalies.workspace_id,
-        anomalies.scope,
-        anomalies.subject_id,
-        count(*) as era,
-        max(said_of_credits) as expected_credits,
-    from anomalies
-    join levels
-        on levels.workspace_id is not distinct from anomalies.workspace_id
-        and levels.scope = anomalies.scope
-        and levels.subject_id = anomalies.subject_id
-        and levels.said_of_date < anomalies.usage_date
-    group by 1, 2, 3, 4
-),
-
 judged as (
     select
         anomalies.*,
         coalesce(era, 0) as era,
         expected_credits,
-        coalesce(credits < 2 * expected_credits, false) as is_expected,
+        coalesce(is_expected, false) as is_expected,
     from anomalies
-    left join words
-        on words.usage_date = anomalies.usage_date
-        and words.workspace_id is not distinct from anomalies.workspace_id
-        and words.scope = anomalies.scope
-        and words.subject_id = anomalies.subject_id
+    left join marts.expected_days as called
+        on called.usage_date = anomalies.usage_date
+        and called.workspace_id is not distinct from anomalies.workspace_id
+        and called.scope = anomalies.scope
+        and called.subject_id = anomalies.subject_id
 ),
 
 told as (

@@ -86,13 +86,8 @@ wider_scopes as (
 
 spend_alerts as (
     select
-        concat_ws(
-            chr(31),
-            kind,
-            coalesce(openings.workspace_id, ''),
-            openings.scope,
-            openings.subject_id,
-            usage_date
+        spend_identity(
+            kind, openings.workspace_id, openings.scope, openings.subject_id, usage_date
         ) as identity,
         openings.workspace_id,
         kind,
@@ -334,8 +329,8 @@ dated as (
                 when closes_at < $as_of then closes_at
             end as closes_at
         ),
-        'alert_' || substr(sha256(identity), 1, 16) as alert_id,
-        'alert_' || substr(sha256(told_by_identity), 1, 16) as told_by_alert_id,
+        alert_id_of(identity) as alert_id,
+        alert_id_of(told_by_identity) as told_by_alert_id,
         least(opens_at, $as_of) as opened_at,
         -- (least() passes over nulls)
         case

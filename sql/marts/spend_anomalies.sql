@@ -1,10 +1,10 @@
 -- A key, model, member or workspace on a day that went out of its normal range, and what drove it.
 --
--- One row for each day that spend_ranges calls high, drift or woke, and for each that only the
--- second channel sees: a key or member within its range of credits, whose requests have become so
--- dear that spend_mixes names it (reason dearer_requests or another_model), which spent so much in
--- an hour (burst) or in six (surge), or makes so many more requests than a month ago (climb), that
--- spend_paces does.
+-- One row for each day that spend_ranges calls high, drift, woke or expected, and for each that
+-- only the second channel sees: a key or member within its range of credits, whose requests have
+-- become so dear that spend_mixes names it (reason dearer_requests or another_model), which spent
+-- so much in an hour (burst) or in six (surge), or makes so many more requests than a month ago
+-- (climb), that spend_paces does.
 -- The verdict in spend_ranges stays what it is: that of the credits. Such a row is an anomaly like
 -- any other: it opens an alert, it explains wider scopes, and the claim that every anomaly is told
 -- holds it too. A burst and a surge are told while they run, the others of days that are over only,
@@ -19,8 +19,10 @@
 -- grain: usage_date, workspace_id?, scope, subject_id
 with gates as (
     -- X percent and the floor, as for the ranges: nobody is woken for trifles
+    -- An expected day is what its numbers say, here and in all that follows: alert_days keeps it
+    -- from being told.
     select
-        *,
+        * replace (coalesce(overruled_verdict, verdict) as verdict),
         greatest(
             cast(expected * (1 + exceed_percent * 0.01) as decimal(38, 9)),
             expected + floor_credits

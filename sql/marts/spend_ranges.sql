@@ -9,6 +9,10 @@
 -- day (range_high), X percent above what was expected, and a floor of credits below which nobody
 -- wants to be woken. The largest of the published numbers, to the last place: it can be checked.
 --
+-- A day beyond its range that somebody has called expected (expected_days) is `expected` instead:
+-- it alerts nobody. What its numbers say is kept beside it, for it is no less an anomaly, and can
+-- explain a wider one.
+--
 -- grain: usage_date, workspace_id?, scope, subject_id
 -- also for: tomorrow
 with presets as (
@@ -151,6 +155,39 @@ bounded as (
             )
         end as upper_limit,
     from published
+),
+
+judged as (
+    select
+        *,
+        case
+            when range_high is null then 'too_young'
+            when credits > upper_limit and is_waking then 'woke'
+            when credits > upper_limit then 'high'
+            when not $is_complete then 'incomplete'
+            when is_drifting then 'drift'
+            else 'normal'
+        end as verdict_of_numbers,
+    from bounded
+),
+
+called as (
+    select workspace_id, scope, subject_id, expected_credits, is_expected
+    from marts.expected_days
+    where usage_date = $day
+),
+
+agreed as (
+    select
+        judged.*,
+        expected_credits,
+        coalesce(is_expected and verdict_of_numbers in ('high', 'drift', 'woke'), false)
+            as is_overruled,
+    from judged
+    left join called
+        on called.workspace_id is not distinct from judged.workspace_id
+        and called.scope = judged.scope
+        and called.subject_id = judged.subject_id
 )
 
 select
@@ -164,16 +201,15 @@ select
     upper_limit,           -- max(range_high, expected × (1 + X/100), expected + floor)
     cast(round(cast(credits as double) / nullif(cast(expected as double), 0), 9) as decimal(38, 9))
         as ratio,          -- credits / expected; null when expected is 0
-    case
-        when range_high is null then 'too_young'
-        when credits > upper_limit and is_waking then 'woke'
-        when credits > upper_limit then 'high'
-        when not $is_complete then 'incomplete'
-        when is_drifting then 'drift'
-        else 'normal'
-    end as verdict,        -- normal; high, drift, woke: over; too_young; incomplete: not over yet
+    -- normal; high, drift, woke: beyond its range; expected: so, too, but somebody has called it
+    -- expected; too_young; incomplete: the day is not over
+    if(is_overruled, 'expected', verdict_of_numbers)
+        as verdict,        -- normal, high, drift, woke, expected, too_young or incomplete
     $is_complete as is_complete,  -- the day ended before the night's clock
     exceed_percent,        -- the X that was applied
     floor_credits,         -- the floor that was applied
     sensitivity,           -- the sensitivity that was applied
-from bounded
+    if(is_overruled, verdict_of_numbers, null)
+        as overruled_verdict,  -- of an expected day: high, drift or woke, as its numbers say
+    expected_credits,      -- the biggest day that somebody called expected before; or null
+from agreed

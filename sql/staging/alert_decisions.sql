@@ -13,7 +13,8 @@ select
     subject_id,       -- of the alert
     usage_date,       -- the day it opened
     said_of_date,     -- its last day out of range, as published when this was said
-    said_of_credits,  -- its biggest day, as published when this was said
+    said_of_credits,  -- its biggest day, as published when this was said; null of a budget
+    judged_until,     -- the last complete day published when this was said; null of early ones
 from raw.decisions
 where alert_id is not null  -- an erasure speaks of a member
 qualify row_number() over (

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from exports.alerts import Alert, Answer
-from tests.houses import AS_OF, House, request
+from pipelines.models import Built
+from tests.houses import AS_OF, House, models_for, request
 
 LATER = AS_OF + timedelta(minutes=1)
 
@@ -124,6 +125,62 @@ def test_an_expected_alert_that_nobody_heard_of_is_not_told(house: House) -> Non
 
     assert listener.told == [(alert(unheeded)["alert_id"], "opened")]
     assert alert(house)["state"] == "expected"
+
+
+def test_what_is_expected_of_a_budget_is_no_level_of_any_day(house: House) -> None:
+    house.ask("alerts", "expected", alert(house)["alert_id"], check=True)
+    house.night()
+
+    assert house.value("select said_of_credits from raw.decisions") is None
+    assert house.rows("from staging.expected_levels") == []
+
+
+def test_expected_is_the_verdict_of_later_days_and_opens_no_earlier_day_again(
+    tmp_path: Path,
+) -> None:
+    house = House(tmp_path / "house", models_for("marts.budget_alerts"))
+
+    def spends(day: int, credits: int) -> None:
+        at = f"2026-11-{day}T10:00:00Z"
+        house.put(f"requests/{day}.jsonl", [request(f"req_{day}", at, credits_used=f"{credits}")])
+
+    def verdicts() -> list[tuple[int, str]]:
+        rows = house.rows(
+            "select usage_date, verdict from marts.spend_ranges "
+            "where scope = 'key' and usage_date >= '2026-11-20' and credits > 0 order by 1"
+        )
+        return [(row["usage_date"].day, row["verdict"]) for row in rows]
+
+    for day in range(14, 20):
+        spends(day, 10)
+    spends(20, 100)
+    house.night()
+
+    house.ask("alerts", "expected", alert(house)["alert_id"], check=True)
+    happened = house.night()
+
+    judged = [event for event in happened if isinstance(event, Built)]
+    assert not [event for event in judged if event.table == "marts.spend_ranges"]
+    assert house.value("select judged_until from raw.decisions") == date(2026, 11, 20)
+    assert verdicts() == [(20, "high")]
+
+    spends(21, 150)
+    house.night(AS_OF + timedelta(hours=12))
+    assert verdicts() == [(20, "high"), (21, "expected")]  # a day that is not over
+    spends(22, 600)
+    house.night(AS_OF + timedelta(days=2))
+    assert verdicts() == [(20, "high"), (21, "expected"), (22, "high")]
+    opened = house.rows("select usage_date from marts.budget_alerts order by 1")
+    assert [row["usage_date"].day for row in opened] == [20, 22]
+
+    at_once = House(tmp_path / "other", house.models)
+    shutil.copytree(house.folder / "landing", at_once.folder / "landing")
+    shutil.copytree(house.root / "raw" / "decisions", at_once.root / "raw" / "decisions")
+    incremental = house.answers()
+    house.night(AS_OF + timedelta(days=2), everything=True)
+    at_once.is_prepared = False
+    at_once.night(AS_OF + timedelta(days=2))
+    assert house.answers() == incremental == at_once.answers()
 
 
 def test_a_budgets_own_recipients_travel_with_its_alert(house: House) -> None:

@@ -62,9 +62,29 @@ def habit(range_row: Mapping[str, Any], **columns: object) -> Row:
     )
 
 
+def call(run_model: RunModel, spent: Sequence[Row], decisions: Sequence[Row]) -> Rows:
+    """The days of some ranges, or of daily spend, of which a level had been called expected."""
+    names = ("usage_date", "workspace_id", "scope", "subject_id", "credits")
+    levels = run_model("staging.expected_levels", {"staging.alert_decisions": decisions})
+    return [
+        row
+        for day in sorted({row["usage_date"] for row in spent})
+        for row in run_model(
+            "marts.expected_days",
+            {
+                "marts.daily_spend": [
+                    {name: row[name] for name in names} for row in spent if row["usage_date"] == day
+                ],
+                "staging.expected_levels": levels,
+            },
+            day=day,
+        )
+    ]
+
+
 @pytest.fixture
 def tell(run_model: RunModel) -> Tell:
-    """`tell(ranges, usage, as_of=…)` gives the alerts: the five models, one after the other."""
+    """`tell(ranges, usage, as_of=…)` gives the alerts: the models, one after the other."""
 
     def run(
         ranges: Sequence[Row],
@@ -94,8 +114,11 @@ def tell(run_model: RunModel) -> Tell:
         staged = {f"staging.{name}": rows for name, rows in tables.items()}
         decided = {"staging.alert_decisions": tables.get("alert_decisions", ())}
         known = {"marts.spend_anomalies": anomalies, "marts.spend_causes": causes}
+        called = {
+            "marts.expected_days": call(run_model, ranges, decided["staging.alert_decisions"])
+        }
         ranges_out = {"marts.spend_anomalies": anomalies}
-        known["marts.alert_days"] = run_model("marts.alert_days", ranges_out | decided, **clock)
+        known["marts.alert_days"] = run_model("marts.alert_days", ranges_out | called, **clock)
         days = {"marts.alert_days": known["marts.alert_days"]}
         known["marts.alert_episodes"] = run_model("marts.alert_episodes", days | decided, **clock)
         return run_model("marts.budget_alerts", known | staged, **clock)
@@ -355,6 +378,60 @@ def test_what_is_expected_of_a_key_is_not_told_of_its_workspace_instead(tell: Te
     alerts = tell(ranges, [usage()], alert_decisions=[known(first, 500)])
 
     assert [row["usage_date"] for row in alerts] == [first]
+
+
+@pytest.mark.parametrize(("judged_until", "count"), [(None, 1), (TODAY - DAY, 1), (TODAY, 2)])
+def test_a_word_changes_no_day_that_was_judged_before_it(
+    tell: Tell, judged_until: date | None, count: int
+) -> None:
+    first = TODAY - DAY * 20
+    word = known(first, 500, judged_until=judged_until)
+
+    assert len(tell([over(first), over()], alert_decisions=[word])) == count
+
+
+def test_a_level_counts_from_the_day_after_the_last_that_was_known(run_model: RunModel) -> None:
+    first, later = TODAY - DAY * 3, TODAY - DAY
+    decisions = [
+        known(first, 500),
+        known(later, 700, alert_id="alert_of_later"),
+        known(first, 9999, "acknowledged", alert_id="alert_of_another_word"),
+    ]
+    amounts = {first: 500, later: 700, TODAY: 1399}
+    spent = [over(day, credits) for day, credits in amounts.items()]
+
+    days = call(run_model, [*spent, over(subject_id="key_2")], decisions)
+
+    names = ("usage_date", "era", "expected_credits", "is_expected")
+    assert [tuple(row[name] for name in names) for row in days] == [
+        (later, 1, Decimal(500), True),
+        (TODAY, 2, Decimal(700), True),
+    ]
+    [day] = call(run_model, [over(TODAY, 1400)], decisions)
+    assert not day["is_expected"]  # twice as much
+
+
+@pytest.mark.parametrize("verdict", ["high", "drift", "woke"])
+def test_an_expected_day_is_the_anomaly_that_its_numbers_make_it(
+    run_model: RunModel, verdict: str
+) -> None:
+    columns = {"expected": Decimal(0), "ratio": None} if verdict == "woke" else {}
+    expected = over(verdict="expected", overruled_verdict=verdict, **columns)
+
+    [plain], [overruled] = (
+        run_model(
+            "marts.spend_anomalies",
+            {
+                "marts.spend_ranges": [row],
+                "marts.spend_habits": [habit(row)],
+                "marts.usage_quarter_hourly": [usage()],
+            },
+            day=TODAY,
+        )
+        for row in (over(verdict=verdict, **columns), expected)
+    )
+
+    assert plain == overruled
 
 
 @pytest.mark.parametrize(
@@ -773,6 +850,52 @@ def test_the_claim_sees_a_verdict_that_the_numbers_deny(run_model: RunModel) -> 
     assert run_model(claim, {"marts.spend_ranges": [over()]}) == []
     [broken] = run_model(claim, {"marts.spend_ranges": [over(verdict="normal")]})
     assert broken["found"] == "normal"
+
+
+@pytest.mark.parametrize(
+    ("columns", "found"),
+    [
+        ({"verdict": "expected", "overruled_verdict": "high", "expected_credits": 251}, []),
+        ({"verdict": "expected", "overruled_verdict": "high", "expected_credits": 250}, ["high"]),
+        ({"verdict": "expected", "overruled_verdict": "high"}, ["high"]),
+        ({"verdict": "expected", "expected_credits": 251}, ["expected"]),
+        ({"verdict": "high", "expected_credits": 250}, []),
+        ({"verdict": "high", "expected_credits": 251}, ["expected"]),
+        ({"verdict": "high", "overruled_verdict": "high"}, ["high"]),
+        ({"verdict": "normal", "expected_credits": 251, "upper_limit": 500}, []),
+        (
+            {
+                "verdict": "expected",
+                "overruled_verdict": "normal",
+                "expected_credits": 251,
+                "upper_limit": 500,
+            },
+            ["normal"],
+        ),
+    ],
+)
+def test_the_claim_sees_a_day_that_is_expected_or_not_against_what_was_called_so(
+    run_model: RunModel, columns: Row, found: list[str]
+) -> None:
+    broken = run_model(
+        "spend_ranges__verdict_follows_from_numbers", {"marts.spend_ranges": [over(**columns)]}
+    )
+
+    assert len(broken) == len(found)
+    assert all(word in row["expected"] for word, row in zip(found, broken, strict=True))
+
+
+def test_the_claim_asks_of_an_expected_day_that_somebody_knows_why_nobody_is_told(
+    run_model: RunModel,
+) -> None:
+    day = over(verdict="expected", overruled_verdict="high")
+    fate = {name: day[name] for name in ("usage_date", "workspace_id", "scope", "subject_id")}
+    claim, clock = "budget_alerts__cover_every_anomaly", datetime(2026, 11, 19)
+    ranges = {"marts.spend_ranges": [day]}
+    fates = {"marts.alert_days": [fate | {"told_as": "expected"}]}
+
+    assert len(run_model(claim, ranges, as_of=clock)) == 1
+    assert run_model(claim, ranges | fates, as_of=clock) == []
 
 
 def test_the_claim_sees_a_credit_that_is_in_the_usage_and_not_in_the_ranges(

@@ -85,8 +85,8 @@ def learn(run_model: Callable[..., Rows]) -> Judge:
 
 @pytest.fixture
 def judge(run_model: Callable[..., Rows], learn: Judge) -> Judge:
-    """`judge(rows of daily spend, day=…, past=…, watched=rows of alert settings)` gives the day's
-    ranges, learned from those rows.
+    """`judge(rows of daily spend, day=…, past=…, watched=rows of alert settings, called=rows of
+    expected_days)` gives the day's ranges, learned from those rows.
     """
 
     def run(
@@ -95,12 +95,17 @@ def judge(run_model: Callable[..., Rows], learn: Judge) -> Judge:
         past: Given = (),
         watched: Given = (),
         runs: Given | None = None,
+        called: Given = (),
         **night: Any,
     ) -> Rows:
         habits = learn(rows, day, past, runs, **night)
         return run_model(
             "marts.spend_ranges",
-            {"marts.spend_habits": habits, "staging.alert_settings": watched},
+            {
+                "marts.spend_habits": habits,
+                "staging.alert_settings": watched,
+                "marts.expected_days": called,
+            },
             day=day,
             **night,
         )
@@ -590,6 +595,75 @@ def tomorrow(history_until: date) -> dict[str, Any]:
     return {"is_complete": False, "is_tomorrow": True, "history_until": history_until}
 
 
+# ---- what somebody has called expected ----------------------------------------------------------
+
+
+def called(is_expected: bool, **columns: object) -> dict[str, Any]:
+    """A row of expected_days: of the key's level of 800 credits."""
+    return {
+        "usage_date": TODAY,
+        "workspace_id": "ws_1",
+        "scope": "key",
+        "subject_id": "key_1",
+        "era": 1,
+        "expected_credits": Decimal(800),
+        "is_expected": is_expected,
+    } | columns
+
+
+CLIMB = [*steady(70), *(100 * 1.05**number for number in range(21))]
+
+
+@pytest.mark.parametrize(
+    ("rows", "verdict"),
+    [
+        (days([*steady(40), 900], TODAY), "high"),
+        (days([*steady(20), *[0] * 40, 11], TODAY), "woke"),
+        (days(CLIMB, TODAY), "drift"),
+    ],
+)
+def test_a_day_beyond_its_range_that_was_called_expected_is_expected(
+    judge: Judge, rows: Rows, verdict: str
+) -> None:
+    [before] = judge(rows)
+    [day] = judge(rows, called=[called(is_expected=True)])
+    [above] = judge(rows, called=[called(is_expected=False)])
+
+    assert (before["verdict"], before["overruled_verdict"]) == (verdict, None)
+    assert (day["verdict"], day["overruled_verdict"]) == ("expected", verdict)
+    assert (above["verdict"], above["overruled_verdict"]) == (verdict, None)
+    assert before["expected_credits"] is None
+    said = {"verdict", "overruled_verdict", "expected_credits"}
+    for other in (day, above):
+        assert other["expected_credits"] == 800
+        assert {name for name in before if before[name] != other[name]} <= said
+
+
+@pytest.mark.parametrize(
+    ("rows", "night", "verdict"),
+    [
+        (days(steady(41), TODAY), {}, "normal"),
+        (days([100], TODAY), {}, "too_young"),
+        (days(steady(41), TODAY), {"is_complete": False}, "incomplete"),
+    ],
+)
+def test_a_day_within_its_range_is_what_it_is_whatever_was_called_expected(
+    judge: Judge, rows: Rows, night: dict[str, Any], verdict: str
+) -> None:
+    [day] = judge(rows, called=[called(is_expected=True)], **night)
+
+    assert (day["verdict"], day["overruled_verdict"]) == (verdict, None)
+
+
+def test_of_another_subject_nothing_is_expected(judge: Judge) -> None:
+    rows = days([*steady(40), 900], TODAY)
+    others = [{"scope": "model"}, {"subject_id": "key_2"}, {"workspace_id": None}]
+
+    [day] = judge(rows, called=[called(is_expected=True, **other) for other in others])
+
+    assert day["verdict"] == "high"
+
+
 # ---- the whole of it ----------------------------------------------------------------------------
 
 
@@ -639,7 +713,8 @@ def _judge(
     connection: duckdb.DuckDBPyConnection, models: Models, day: date, sensitivity: str
 ) -> None:
     """The habits of ten days, each learning from those before, and the ranges of the last."""
-    for name in ("staging.alert_settings", "marts.spend_habits", "marts.spend_ranges"):
+    said = ("staging.alert_settings", "marts.expected_days")
+    for name in (*said, "marts.spend_habits", "marts.spend_ranges"):
         connection.execute(f"create table {name} as {models.empty(name)}")
     for back in range(9, -1, -1):
         values: dict[str, object] = NIGHT | {

@@ -234,6 +234,25 @@ def test_what_another_alert_tells_is_not_told(night: Night, alert_row: Rows) -> 
     assert sink.received == []
 
 
+def test_who_was_told_what_another_alert_tells_now_is_told_that_it_closed(
+    night: Night, journal: Journal, alert_row: Rows
+) -> None:
+    """A workspace told in its hour, which is a line of its key's alert an hour later."""
+    knows, does_not = Sink(), Sink()
+    line = {"told_by_alert_id": "alert_of_the_key"}
+    closed = line | {"closed_at": datetime(2026, 11, 23)}
+
+    night([alert_row()], knows)
+    night([alert_row(**line)], knows, does_not, as_of=AS_OF + NIGHT)
+    for _ in range(2):
+        night([alert_row(**closed)], knows, does_not, as_of=AS_OF + NIGHT * 4)
+
+    assert knows.transitions == ["opened", "closed"]
+    assert knows.received[-1].told_by_alert_id == "alert_of_the_key"
+    assert does_not.received == []
+    assert {line["sink"] for line in journal.entries()} == {"sink_0"}
+
+
 # ---- storms -------------------------------------------------------------------------------------
 
 
