@@ -340,10 +340,17 @@ def test_an_object_that_changes_while_it_is_read_is_left_for_the_next_night(
     assert [row["request_id"] for row in requests(house)] == expected
 
 
-@pytest.mark.parametrize("long", [landing.LONG, 0], ids=["short", "long"])
-@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz"])
-@pytest.mark.parametrize("torn", ["", "{torn"], ids=["whole", "torn"])
-@pytest.mark.parametrize("first", ["gpt-5", "12"])
+@pytest.mark.parametrize(
+    ("long", "suffix", "torn", "first"),
+    [
+        (landing.LONG, ".jsonl", "", "gpt-5"),
+        (landing.LONG, ".jsonl.gz", "{torn", "gpt-5"),
+        (landing.LONG, ".jsonl.gz", "", "12"),
+        (0, ".jsonl", "", "gpt-5"),
+        (0, ".jsonl", "{torn", "gpt-5"),
+        (0, ".jsonl", "{torn", "12"),
+    ],
+)
 def test_texts_like_numbers_land_and_numbers_in_their_place_do_not(
     house: House,
     monkeypatch: pytest.MonkeyPatch,
