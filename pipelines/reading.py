@@ -302,13 +302,20 @@ def _document(value: Any, name: str, zone: Zone) -> str | None:
 
 
 MICROSECONDS = pa.timestamp("us")
-# A text that might have been a JSON number, true, an object: only the careful path can tell. Its
-# first letter decides nearly always, and comparing costs a tenth of matching.
-SURELY_TEXT = (
-    "({0} >= 'g' and {0} < 't') or ({0} >= 'u' and {0} < '{{') or ({0} >= 'a' and {0} < 'e') "
-    "or ({0} >= 'A' and {0} < 'E') or ({0} >= 'F' and {0} < '[')"
+# A text that might have been a JSON number, true, an object, or a number that only DuckDB takes for
+# one (nan, Inf): nothing but the bytes can tell. Its first letter decides nearly always, and
+# comparing costs a tenth of matching.
+# Ranges of first letters, the commonest first: false, inf, nan, true and exponents begin otherwise.
+SURE_LETTERS = (
+    *(("j", "n"), ("o", "t"), ("g", "i"), ("u", "{{"), ("a", "e")),
+    *(("A", "E"), ("F", "I"), ("J", "N"), ("O", "[")),
 )
-NOT_SURELY_TEXT = r"regexp_full_match({0}, '[-+0-9.eE]+|true|false|[\[{{](?s:.)*')"
+SURELY_TEXT = " or ".join(
+    f"({{0}} >= '{first}' and {{0}} < '{after}')" for first, after in SURE_LETTERS
+)
+NOT_SURELY_TEXT = (
+    r"regexp_full_match({0}, '[-+0-9.eE]+|true|false|-?(?i:nan|inf|infinity)|[\[{{](?s:.)*')"
+)
 # The usual spelling has 27 bytes, so every field of it has all its digits. Any other goes by the
 # pattern: the cast alone takes blanks, one-digit months, 24:00 and bare minutes, which the careful
 # path refuses.
@@ -335,8 +342,8 @@ def _absent(sql: str) -> str:
 
 UNSURE = "unsure"  # whether a text is one: 12 may have been a number
 # How a text begins, with its quote, that NOT_SURELY_TEXT takes for something else.
-DOUBTED = r'"(?:[-+0-9.eE]+"|true"|false"|[\[{])'
-NO_TEXT = r"[^\"n\s]"  # how a value begins that is neither a text nor null
+DOUBTED = r'"(?:(?:[-+0-9.eE]+|true|false|-?(?i:nan|inf|infinity))"|[\[{])'
+NO_TEXT = r"[^\"n\s]|n[^u]"  # how a value begins that is neither a text nor null
 TEXT = Kind(
     "varchar",
     f"case when {SURELY_TEXT} then {{0}} when {{0}} is null or {{0}} = '' then null "
@@ -864,8 +871,8 @@ class Scan:
 
     A line that looks odd is held against the careful path's JSON before it counts: a text may hold
     `, }` or many brackets. Not looked for: NaN and Infinity in another spelling than Python's
-    (DuckDB takes `nan`, `NAN`, `inf` too) as the value of a text or of a field that is not kept; to
-    search in any case costs nearly what hashing does.
+    (DuckDB takes `nan`, `NAN`, `inf` too) as the value of a field that is not kept; to search in
+    any case costs nearly what hashing does.
     """
 
     def __init__(self, known: RequestFormat) -> None:
@@ -873,19 +880,21 @@ class Scan:
         long = {LONG_NUMBER: [name for name, kind in every if kind.long_number]}
         odd: dict[str, list[str]] = {}
         hidden: dict[str, list[str]] = {}
+        showing = []
         for name, kind in known.fields.items():
             if kind.plain:
                 odd.setdefault(kind.plain.odd, []).append(name)
-                if not kind.plain.shows:
+                if kind.plain.shows:
+                    showing.append(name)
+                else:
                     hidden.setdefault(kind.plain.odd, []).append(name)
-        shown = [name for name, kind in known.fields.items() if kind.plain and kind.plain.shows]
         # Only the careful path tells an object in a cell from any other text.
         self._csv_suspicion = "nested fields" if len(every) > len(known.fields) else ""
         self._long = _compiled(_after_a_mark(long))
         self._odd = _compiled(_after_a_mark(odd))
         self._plain_patterns = _compiled(_beside_commas(_values(long | hidden)))
         self._searching_patterns = _compiled(_beside_commas(_values(long | odd)))
-        self._doubted = _compiled(_after_a_mark({DOUBTED: shown}))
+        self._doubted = _compiled(_after_a_mark({DOUBTED: showing}))
         self._patterns = _compiled(_beside_commas(_values(long)))
 
     def would_doubt(self, chunk: bytes) -> bool:
