@@ -333,6 +333,7 @@ REQUEST_MODELS = (
     "staging/key_workspaces",
     "staging/keys",
     "staging/request_counts",
+    "staging/request_entries",
     "staging/request_losers",
     "staging/request_rankings",
     "staging/request_hours",

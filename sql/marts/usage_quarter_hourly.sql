@@ -12,17 +12,23 @@ select
     member_id,  -- Playground only
     requested_model,  -- what the caller asked for, where the source says it
     model,  -- what served the call; null when nothing did
-    count(*) as request_count,  -- failed ones too
-    sum(case when status >= 400 or error_code is not null then 1 else 0 end)::bigint
-        as error_count,  -- status ≥ 400 or an error code
-    sum(case when fallback_from is not null or fallback_depth > 0 then 1 else 0 end)::bigint
-        as fallback_count,  -- another model served
-    least(sum(coalesce(prompt_tokens, 0)), 9223372036854775807)::bigint as prompt_tokens,  -- in
-    least(sum(coalesce(completion_tokens, 0)), 9223372036854775807)::bigint
+    sum(entries.request_count)::bigint as request_count,  -- failed ones too
+    sum(
+        case when status >= 400 or error_code is not null then entries.request_count else 0 end
+    )::bigint as error_count,  -- status ≥ 400 or an error code
+    sum(
+        case
+            when fallback_from is not null or fallback_depth > 0 then entries.request_count else 0
+        end
+    )::bigint as fallback_count,  -- another model served
+    least(sum(coalesce(entries.prompt_tokens, 0)), 9223372036854775807)::bigint
+        as prompt_tokens,  -- in
+    least(sum(coalesce(entries.completion_tokens, 0)), 9223372036854775807)::bigint
         as completion_tokens,  -- out
-    least(sum(coalesce(total_tokens, 0)), 9223372036854775807)::bigint
+    least(sum(coalesce(entries.total_tokens, 0)), 9223372036854775807)::bigint
         as total_tokens,  -- as stated, else in plus out
-    sum(credits) as credits,  -- exact
-from staging.requests
+    sum(entries.credits) as credits,  -- exact
+from staging.request_entries as entries
 where usage_date = $day
 group by 1, 2, 3, 4, 5, 6, 7
+having sum(entries.request_count) > 0

@@ -2,16 +2,22 @@
 -- from the record that does.
 --
 -- grain: gateway, request_id, source_object, source_line
-with losers as (
+with rankings as materialized (  -- once: they cost more than all the rest
     select *
     from staging.request_rankings
-    where contest_date = $day and usage_date = $day and counts_as <> 'winner'
+    where contest_date = $day
+),
+
+losers as (
+    select *
+    from rankings
+    where usage_date = $day and counts_as <> 'winner'
 ),
 
 winners as (
     select *
-    from staging.request_rankings
-    where contest_date = $day and counts_as = 'winner'
+    from rankings
+    where counts_as = 'winner'
 )
 
 select

@@ -122,7 +122,7 @@ def test_what_fell_is_said_or_what_was_asked_for(run_model: Run) -> None:
     rows = run_model(
         "staging.fallbacks",
         {
-            "staging.requests": [
+            "raw.requests": [
                 request(request_id="a", fallback_from="opus", requested_model="best"),
                 request(request_id="b", fallback_depth=1, requested_model="opus"),
                 request(request_id="c", fallback_depth=1, requested_model=None),

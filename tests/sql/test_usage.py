@@ -10,14 +10,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.sql.makers import DAY, NOON, quarter, request
+from tests.sql.makers import DAY, NOON, contest, quarter, request
 
 Run = Callable[..., list[dict[str, Any]]]
+
 RAW = {"raw.requests": []}
 
 
 def quarters(run_model: Run, *requests: dict[str, Any]) -> list[dict[str, Any]]:
-    return run_model("marts.usage_quarter_hourly", {"staging.requests": requests}, day=DAY)
+    return run_model("marts.usage_quarter_hourly", {"raw.requests": requests}, day=DAY)
 
 
 def test_a_quarter_begins_on_the_quarter_and_holds_its_last_microsecond(run_model: Run) -> None:
@@ -67,6 +68,62 @@ def test_missing_tokens_sum_as_nought_and_missing_names_stay_null(run_model: Run
 
     assert (row["workspace_id"], row["api_key_id"], row["model"]) == (None, None, None)
     assert (row["prompt_tokens"], row["total_tokens"], row["credits"]) == (0, 0, Decimal("2.5"))
+
+
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    records=st.lists(
+        st.builds(
+            lambda number, minute, key, model, depth, status, credits: request(
+                request_id=f"req_{number}",
+                completed_at=NOON + timedelta(minutes=minute),
+                api_key_id=key,
+                model=model,
+                fallback_depth=depth,
+                status=status,
+                credits=credits,
+                total_tokens=None if depth else minute,
+            ),
+            st.integers(1, 4),
+            st.sampled_from([0, 14, 15, 40]),
+            st.sampled_from(["key_1", "key_2", None]),
+            st.sampled_from(["gpt-4o", None]),
+            st.sampled_from([None, 0, 1]),
+            st.sampled_from([200, 500]),
+            st.decimals(0, 999, places=9),
+        ),
+        max_size=9,
+    )
+)
+def test_quarters_and_fallbacks_count_each_winner_once_and_no_loser(
+    run_model: Run, records: list[dict[str, Any]]
+) -> None:
+    landed = [record | {"source_line": line} for line, record in enumerate(records, 1)]
+    ids = [record["request_id"] for record in landed]
+    contests = [contest(**record) for record in landed if ids.count(record["request_id"]) > 1]
+    won = [
+        {name: value for name, value in row.items() if name in request()}
+        for row in run_model(
+            "staging.request_winners", {"staging.request_contests": contests}, day=DAY
+        )
+    ]
+    settled = {
+        "raw.requests": landed,
+        "staging.request_contests": contests,
+        "staging.request_winners": won,
+    }
+    requests = run_model("staging.requests", settled, day=DAY)
+    alone = {
+        "raw.requests": [
+            {name: row[name] for name in {**request(), "fallback_depth": 0}} for row in requests
+        ]
+    }
+
+    assert len(requests) == len(set(ids))
+    for table in ("marts.usage_quarter_hourly", "staging.fallbacks"):
+        assert run_model(table, settled, day=DAY) == run_model(table, alone, day=DAY)
 
 
 def test_requests_of_other_days_are_not_this_days(run_model: Run) -> None:
