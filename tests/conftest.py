@@ -1,5 +1,8 @@
 """What every test may use: a model run on rows, and a house of one's own in a temporary folder."""
 
+import os
+import pickle
+import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime
@@ -7,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from pipelines.calendar import Clock
 from pipelines.contents import raw_tables
@@ -23,6 +27,29 @@ Rows = Sequence[Mapping[str, Any]]
 @pytest.fixture(scope="session")
 def models() -> Models:
     return Models(raw_tables())
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], Any]], Any]:
+    """`once(name, make)` gives what `make(folder)` returned, made by one worker for all of them.
+
+    For what is dear to make and only looked at. The folder stays where it was; what is returned
+    goes from worker to worker as a pickle.
+    """
+    is_worker = "PYTEST_XDIST_WORKER" in os.environ
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if is_worker else base
+
+    def made(name: str, make: Callable[[Path], Any]) -> Any:
+        folder, kept = shared / name, shared / f"{name}.pickle"
+        with FileLock(f"{kept}.lock"):
+            if not kept.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # another worker's attempt that failed
+                folder.mkdir()
+                kept.write_bytes(pickle.dumps(make(folder)))
+        return pickle.loads(kept.read_bytes())
+
+    return made
 
 
 @pytest.fixture

@@ -3,8 +3,10 @@ line, and real servers that take the messages.
 """
 
 import json
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from email.message import EmailMessage
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -78,9 +80,9 @@ def spends(
 class Story:
     """The house, its servers, and what they took in each of its nights."""
 
-    def __init__(self, house: House, post: MailReceiver, chat: HttpReceiver, hook: HttpReceiver):
+    def __init__(self, house: House, *servers: MailReceiver | HttpReceiver) -> None:
         self.house = house
-        self.servers = (post, chat, hook)
+        self.servers = servers
         self.taken: dict[str, tuple[list[Any], ...]] = {}
         self.states: dict[str, dict[str, str]] = {}
         self.verdicts: dict[str, dict[tuple[str, int], str]] = {}  # of keys, by their days
@@ -119,20 +121,28 @@ class Story:
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def story(once: Callable[..., Any]) -> Story:
+    """As lived by whichever worker came first; its house is only looked at."""
+    folder, lived = once("alert_lives", live)
+    told = Story(House(folder / "house"))
+    vars(told).update(lived)
+    return told
+
+
+def live(folder: Path) -> tuple[Path, dict[str, Any]]:
     """Three hours, and six nights: the leak, three days on which it goes on, one of them rebuilt,
     and the end.
     """
     post, chat, hook = MailReceiver(), HttpReceiver(), HttpReceiver()
     with post.running(), chat.running(), hook.running():
         models = request_models(
-            tmp_path_factory.mktemp("sql"),
+            folder / "sql",
             *ROLL_UPS,
             *ALERTS,
             *("staging/budgets", "staging/workspaces"),
         )
         house = House(
-            tmp_path_factory.mktemp("lives") / "house",
+            folder / "house",
             models,
             environment={
                 "METERHOUSE_ALERTS_EMAIL_SMTP_HOST": "127.0.0.1",
@@ -187,7 +197,9 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Any:
         arrives(house, LAST + timedelta(days=4))
         arrives(house, LAST + timedelta(days=5))
         told.night("end", NIGHT + timedelta(days=5))
-        yield told
+    return folder, {
+        name: kept for name, kept in vars(told).items() if name not in ("house", "servers")
+    }
 
 
 def test_one_leaked_key_in_a_workspace_of_many_is_one_mail_one_message_and_one_event(

@@ -15,8 +15,8 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -220,8 +220,8 @@ class Searched:
 
     house: House
     cages: Mapping[str, Cage]
-    texts: dict[str, bytes] = field(default_factory=dict)
-    said: list[str] = field(default_factory=list)
+    texts: Mapping[str, bytes]
+    said: list[str]
 
     def where(self, word: str) -> list[str]:
         """The places of a word, plain or in UTF-16."""
@@ -258,11 +258,14 @@ def search(house: House, *folders: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
-    """Two nights over everything: one that fails after landing, and, with more, one that mends
-    it.
-    """
-    folder = tmp_path_factory.mktemp("aviary")
+def searched(once: Callable[..., Any]) -> Searched:
+    """Two nights over everything, run by whichever worker came first."""
+    folder, cages, texts, said = once("aviary", two_nights)
+    return Searched(House(folder / "house"), cages, texts, said)
+
+
+def two_nights(folder: Path) -> tuple[Path, Mapping[str, Cage], dict[str, bytes], list[str]]:
+    """One that fails after landing, and, with more, one that mends it."""
     spool = folder / "tmp"
     spool.mkdir()
     settings = SETTINGS.format(exports="out")
@@ -274,7 +277,6 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
         put_canaries(house, known, cage)
     other = Cage("other")
     put_small_files(house, other)
-    found = Searched(house, cages | {"other": other})
 
     blocked = house.folder / "blocked"
     blocked.write_text("a file where a folder should be")
@@ -289,12 +291,12 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
     for words in (("status",), ("doctor",), ("request", f"{KEPT}_1"), ("usage",)):
         nights.append(house.ask(*words))
 
-    found.said = [said.stdout + said.stderr for said in nights]
-    assert [said.returncode for said in nights][:2] == [1, 0], found.said
-    found.texts = {f"after the failed night: {place}": text for place, text in failed.items()}
-    found.texts |= search(house, house.folder, spool)
-    found.texts |= {f"said, {n}": said.encode() for n, said in enumerate(found.said)}
-    return found
+    said = [done.stdout + done.stderr for done in nights]
+    assert [done.returncode for done in nights][:2] == [1, 0], said
+    texts = {f"after the failed night: {place}": text for place, text in failed.items()}
+    texts |= search(house, house.folder, spool)
+    texts |= {f"said, {n}": text.encode() for n, text in enumerate(said)}
+    return folder, cages | {"other": other}, texts, said
 
 
 def put_canaries(house: House, known: RequestFormat, cage: Cage) -> None:

@@ -8,9 +8,10 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -106,9 +107,14 @@ def agrees(said: list[str], found: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Newcomer:
+def newcomer(once: Callable[..., Any]) -> Newcomer:
+    """Who typed README's commands, for whichever worker came first."""
+    person: Newcomer = once("home", types_readme)
+    return person
+
+
+def types_readme(home: Path) -> Newcomer:
     """README's commands, typed in a home of its own; the clock is stated, to know the days."""
-    home = tmp_path_factory.mktemp("home")
     (home / "logs").mkdir()
     [lines] = blocks("README.md", "json")
     with gzip.open(home / "logs" / "2026-11-21.jsonl.gz", "wt", encoding="utf-8") as file:
