@@ -449,7 +449,7 @@ WARNINGS = [
 def furnished(tmp_path_factory: pytest.TempPathFactory) -> House:
     """After its first night."""
     house = House(tmp_path_factory.mktemp("furnished") / "house")
-    furnish(house)
+    furnish(house, first_day=17)  # three days are the fewest that an anomaly needs before it
     house.put("proxy/a.jsonl", [spend_log("req_20_1"), spend_log("llm_1")])
     assert failed_claims(house.night(sinks=listening([]))) == {}
     return house
@@ -737,10 +737,11 @@ def test_a_change_of_the_directory_opens_the_days_that_asked_for_it(house: House
 
 
 def test_rebuild_gives_the_bytes_of_many_nights(house: House, tmp_path: Path) -> None:
-    furnish(house, first_day=19)
+    furnish(house, first_day=20)
     house.night()
-    house.put("proxy/b.jsonl", [spend_log("req_20_1", 3.5), spend_log("req_19_2")])
-    house.put("requests/late.jsonl", [request("req_19_2", credits_used="9"), *traffic(18, 5)])
+    moved = request("req_20_2", "2026-11-19T10:00:00Z", credits_used="9")
+    house.put("proxy/b.jsonl", [spend_log("req_20_1", 3.5), spend_log("req_20_2")])
+    house.put("requests/late.jsonl", [moved, *traffic(19, 5)])
     house.night()
     house.put("requests/later.jsonl", traffic(20, 7, "more"))
     house.night()
