@@ -36,9 +36,9 @@ select
     entry,  -- landed, reversed or won
     request_count,  -- 1, or -1 of what is reversed, whose tokens and credits are negative as well
     gateway,
-    source_name,
     completed_at,
     usage_date,
+    -- as of staging.requests
     coalesce(entries.workspace_id, keys.workspace_id, source_workspace_id) as workspace_id,
     api_key_id,
     member_id,

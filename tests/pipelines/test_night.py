@@ -313,6 +313,10 @@ def breaks(claim: str, model: str, rest: str = "", table: str = "", **columns: s
 RECONCILIATION = "marts.invoice_reconciliation"
 VIOLATIONS = [
     breaks("conservation__agrees", "staging.requests", "where status <> 429"),
+    breaks(
+        "conservation__agrees", "staging.request_entries", "where entry <> 'reversed'",
+        table="marts.usage_by_model",
+    ),
     breaks("conservation__agrees", "marts.usage_by_model", credits="credits + 0.000000001"),
     breaks("conservation__agrees", "marts.usage_by_key", "where api_key_id is not null"),
     breaks("conservation__agrees", "marts.usage_by_member", "where member_id is null"),

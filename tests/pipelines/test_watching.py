@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from pipelines import contents, definitions
-from tests.houses import House, models_for, request
+from tests.houses import House, request
 
 TODAY = date(2026, 11, 20)
 DAY = timedelta(days=1)
@@ -16,7 +16,7 @@ DAY = timedelta(days=1)
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> House:
     """Fifteen days of a key, the night after them, and a morning of five times as much."""
-    house = House(tmp_path_factory.mktemp("watch"), models_for("marts.budget_alerts"))
+    house = House(tmp_path_factory.mktemp("watch"))
     history = [
         request(f"req_{ago}", f"{TODAY - DAY * ago}T10:00:00Z", credits_used=str(100 + ago % 3))
         for ago in range(1, 16)

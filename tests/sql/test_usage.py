@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from tests.sql.makers import DAY, NOON, contest, quarter, request
 
 Run = Callable[..., list[dict[str, Any]]]
-
 RAW = {"raw.requests": []}
 
 
