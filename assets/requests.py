@@ -55,6 +55,7 @@ from pipelines.store import (
     RawTable,
     StoredObject,
     arrow_table,
+    bring_ahead,
     in_order,
     parquet_list,
     quote,
@@ -1284,6 +1285,7 @@ def _touched(draft: Draft, history: list[Path], fresh: list[Path]) -> int:
     """Finds ids that arrived twice, or had arrived before, into the temp table `touched`; returns
     how many. Both are files of the id index.
     """
+    bring_ahead(history)
     arrivals = f"select id_hash from {parquet_list(fresh)} as arrivals"
     ids = draft.connection.sql(arrivals).to_arrow_table()["id_hash"]
     if len(fresh) > 1:  # one file lies in order as it is
