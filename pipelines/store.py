@@ -226,7 +226,7 @@ def bring_ahead(files: Iterable[Path]) -> None:
     """Has the system bring files from the disk, all at once, that will be read whole soon: hundreds
     of small ones that nobody has read since the last night take as long to find as to read.
     """
-    if not hasattr(os, "posix_fadvise"):  # macOS reads ahead by itself
+    if not hasattr(os, "posix_fadvise"):  # as on macOS: then they are read when they are read
         return
     for file in files:
         descriptor = os.open(file, os.O_RDONLY)
