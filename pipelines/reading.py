@@ -54,6 +54,9 @@ class ObjectRefused(ValueError):
     """The object's bytes can't be trusted; nothing of it is published. The text is the reason."""
 
 
+UNREADABLE = (ObjectRefused, EOFError, igzip.BadGzipFile, NO_DEFLATE)  # what unpacking raises
+
+
 class RecordRefused(ValueError):
     """One record can't be read without guessing. The text is the reason."""
 
@@ -561,6 +564,7 @@ class SpooledObject:
     packing: str  # .gz, .zst, .parquet, or nothing
     sha256: str = ""
     line_count: int = 0
+    plain_size: int = 0  # bytes, once unpacked
     # Lines, from 1, that the engine may not be trusted with, and such that its own typing (Plain)
     # reads otherwise; where these are many, it is not used.
     doubtful: list[int] = field(default_factory=list)
@@ -679,7 +683,7 @@ def fetch_all(objects: Iterable[SpooledObject], spool: Path) -> None:
 def read_through(
     spooled: SpooledObject,
     scan: "Scan",
-    spool: Path,
+    spool: Path | None,
     scanners: Executor,
     *,
     hashes: bool = True,
@@ -691,26 +695,27 @@ def read_through(
     DuckDB checks no gzip CRC and passes JSON numbers through double (facts/landing.md), so both are
     seen to here. Sets `refused` where the bytes can't be trusted; the hash is then of the raw
     bytes. `on_doubt` is called once, as soon as the engine may not be trusted with all of it.
+    What was unpacked is written to the `spool`, if there is one.
     """
     hasher = hashlib.sha256() if hashes else None
     target = None
     source = spooled.path
-    if spooled.packing:
+    if spooled.packing and spool:
         target = spooled.place_in(spool).open("wb")
-    inflated = 0
+    spooled.plain_size = 0
     try:
-        for chunk in scanned(_chunks(source, spooled.packing), scan, spooled, scanners):
-            inflated += len(chunk)
+        for chunk in scanned(plain_chunks(source, spooled.packing), scan, spooled, scanners):
+            spooled.plain_size += len(chunk)
             if on_doubt and not spooled.is_sound:
                 on_doubt()
                 on_doubt = None
-            if spooled.packing and not spooled.limits.allow(inflated, spooled.size):
-                raise ObjectRefused(f"unpacks to more than {inflated} bytes")
+            if spooled.packing and not spooled.limits.allow(spooled.plain_size, spooled.size):
+                raise ObjectRefused(f"unpacks to more than {spooled.plain_size} bytes")
             if hasher:
                 hasher.update(chunk)
             if target is not None:
                 target.write(chunk)
-    except (ObjectRefused, EOFError, igzip.BadGzipFile, NO_DEFLATE) as error:
+    except UNREADABLE as error:
         spooled.refused = str(error) or f"truncated {spooled.packing}"
         spooled.sha256 = sha256_of(source)
         return
@@ -763,11 +768,14 @@ def search(spooled: SpooledObject, scan: "Scan", scanners: Executor) -> None:
     spooled.odd.clear()
     spooled.line_count = 0
     spooled.is_searched, spooled.is_unsure = True, False
-    for _ in scanned(_chunks(spooled.path, ""), scan, spooled, scanners):
+    for _ in scanned(plain_chunks(spooled.path, ""), scan, spooled, scanners):
         pass
 
 
-def _chunks(path: Path, packing: str) -> Iterator[bytes]:
+def plain_chunks(path: Path, packing: str) -> Iterator[bytes]:
+    """The plain bytes of an object as it lies there. Raises one of UNREADABLE where they can't be
+    trusted.
+    """
     with path.open("rb") as raw:
         begins = raw.read(4)
         raw.seek(0)
@@ -1283,7 +1291,7 @@ def unpack(source: Path, packing: str, target: Path) -> str:
     """
     hasher = hashlib.sha256()
     with target.open("wb") as file:
-        for chunk in _chunks(source, packing):
+        for chunk in plain_chunks(source, packing):
             hasher.update(chunk)
             file.write(chunk)
     return sha256_of(source) if packing == PARQUET else hasher.hexdigest()

@@ -217,8 +217,8 @@ FLOOR = {
     "store",
     "packs",
     "reading",
-    "sifting",
     "tabular",
+    "unwritten",
 }  # what assets and exports may stand on
 WIRING = {"contents", "definitions", "night", "cli"}  # what may know assets and exports
 DAGSTER = {"definitions", "history", "cli"}

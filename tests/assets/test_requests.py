@@ -202,9 +202,11 @@ def test_a_grown_file_adds_its_new_lines_and_a_vanished_one_takes_nothing(house:
         *((".zst", damage) for damage in ("truncated", "garbage", "plain", "cut", "gzip")),
     ],
 )
+@pytest.mark.parametrize("long", [landing.LONG, 0], ids=["short", "long"])
 def test_an_object_whose_bytes_cannot_be_trusted_is_refused_whole(
-    house: House, suffix: str, damage: str
+    house: House, monkeypatch: pytest.MonkeyPatch, suffix: str, damage: str, long: int
 ) -> None:
+    monkeypatch.setattr(landing, "LONG", long)
     text = jsonl([request(f"req_{n}") for n in range(500)])
     whole = packed(suffix, text)
     middle = len(whole) // 2
@@ -296,22 +298,34 @@ def test_a_statement_is_called_off_while_it_runs_and_never_after() -> None:
 @pytest.mark.parametrize("line", ["", "not json"], ids=["clean", "careful"])
 @pytest.mark.parametrize("moment", ["hashed", "read"])
 @pytest.mark.parametrize("fate", ["grows", "vanishes"])
-@pytest.mark.parametrize("long", [landing.LONG, 0], ids=["short", "long"])
+@pytest.mark.parametrize(
+    ("long", "suffix"),
+    [(landing.LONG, ".jsonl"), (0, ".jsonl"), (landing.LONG, ".jsonl.gz"), (0, ".jsonl.gz")],
+    ids=["short", "long", "short packed", "long packed"],
+)
 def test_an_object_that_changes_while_it_is_read_is_left_for_the_next_night(
-    house: House, monkeypatch: pytest.MonkeyPatch, line: str, moment: str, fate: str, long: int
+    house: House,
+    monkeypatch: pytest.MonkeyPatch,
+    line: str,
+    moment: str,
+    fate: str,
+    long: int,
+    suffix: str,
 ) -> None:
     """Nothing is kept of it: what would be kept is not what was hashed."""
     monkeypatch.setattr(landing, "LONG", long)
-    path = house.put("requests/a.jsonl", [request("a"), *filter(None, [line])])
+    lines = [request("a"), *([line] if line else [])]
+    path = house.put(f"requests/a{suffix}", lines)
     house.put("requests/b.jsonl", [request("b")])
 
     alone = threading.Lock()  # two objects are hashed at once
+    size = path.stat().st_size
 
     def change() -> None:
         with alone:
-            if path.exists() and path.stat().st_size < 1000:
-                grown = path.read_text() + jsonl([request("c", note="x" * 1000)])
-                path.write_text(grown) if fate == "grows" else path.unlink()
+            if path.exists() and path.stat().st_size == size:
+                grown = jsonl([*lines, request("c", note="x" * 1000)])
+                path.unlink() if fate == "vanishes" else house.put(f"requests/a{suffix}", grown)
 
     hashes, copies = landing.read_through, Draft.copy
 
@@ -330,7 +344,7 @@ def test_an_object_that_changes_while_it_is_read_is_left_for_the_next_night(
     told = [event.sentence for event in house.night() if isinstance(event, Told)]
     monkeypatch.undo()
 
-    assert any("a.jsonl changed while it was read" in sentence for sentence in told)
+    assert any(f"a{suffix} changed while it was read" in sentence for sentence in told)
     assert [row["request_id"] for row in requests(house)] == ["b"]
     assert house.value("select count(*) from ops.quarantine") == 0
 
@@ -349,6 +363,8 @@ def test_an_object_that_changes_while_it_is_read_is_left_for_the_next_night(
         (0, ".jsonl", "", "gpt-5"),
         (0, ".jsonl", "{torn", "gpt-5"),
         (0, ".jsonl", "{torn", "12"),
+        (0, ".jsonl.gz", "", "gpt-5"),
+        (0, ".jsonl.zst", "{torn", "12"),
     ],
 )
 def test_texts_like_numbers_land_and_numbers_in_their_place_do_not(
@@ -405,6 +421,7 @@ def test_every_record_stands_at_its_line_whatever_lies_beside_it(
     kinds = ("plain", "blank", "crlf", "bom", "odd", "bad", "days", "no end")
     for number in range(8):
         kind = choice.choice(kinds)
+        name = f"{number}.jsonl{choice.choice(('', '', '.gz', '.zst'))}"
         lines = []
         for index in range(choice.randrange(1 if kind == "bom" else 0, 30)):
             day = choice.choice(("18", "19", "20")) if kind == "days" else "20"
@@ -413,10 +430,10 @@ def test_every_record_stands_at_its_line_whatever_lies_beside_it(
             if kind in ("blank", "bad") and choice.random() < 0.2:
                 lines.append("" if kind == "blank" else "{bad")
             lines.append(json.dumps(line))
-            expected[line["request_id"]] = (f"{number}.jsonl", len(lines))
+            expected[line["request_id"]] = (name, len(lines))
         end = "\r\n" if kind == "crlf" else "\n"
         text = end.join(lines) + (end if lines and kind != "no end" else "")
-        house.put(f"requests/{number}.jsonl", ("\ufeff" if kind == "bom" else "") + text)
+        house.put(f"requests/{name}", ("\ufeff" if kind == "bom" else "") + text)
 
     house.night()
 

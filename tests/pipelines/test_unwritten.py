@@ -1,4 +1,6 @@
-"""A JSON object is read without the lines in doubt, and every other line keeps its number."""
+"""What the engine reads and nobody wrote: without the lines in doubt, where every other line keeps
+its number; and unpacked as it is asked for.
+"""
 
 import json
 from pathlib import Path
@@ -8,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines import sifting
-from pipelines.sifting import ASIDE, Sifted, readable
+from pipelines import unwritten
+from pipelines.unwritten import ASIDE, Sifted, Unpacked, readable
+from tests.houses import packed
 
 LINES = st.lists(
     st.tuples(st.sampled_from(["", " ", "\t"]), st.booleans(), st.text(max_size=40)), max_size=60
@@ -27,7 +30,7 @@ def test_what_is_left_is_read_with_its_numbers_and_what_is_aside_is_given(
     ends: bool,
     part: int,
 ) -> None:
-    monkeypatch.setattr(sifting, "PART", part)
+    monkeypatch.setattr(unwritten, "PART", part)
     lines = [
         f"{space}{json.dumps({'n': number, 'text': text})}" if is_good else f"no {number}"
         for number, (space, is_good, text) in enumerate(drawn, start=1)
@@ -56,8 +59,8 @@ def test_what_is_left_is_read_with_its_numbers_and_what_is_aside_is_given(
 def test_its_parts_may_be_asked_for_again_and_a_little_out_of_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sifting, "PART", 50)
-    monkeypatch.setattr(sifting, "KEPT", 200)
+    monkeypatch.setattr(unwritten, "PART", 50)
+    monkeypatch.setattr(unwritten, "KEPT", 200)
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"".join(b'{"n":%d}\n' % number for number in range(200)))
     sifted = Sifted(path, 200, [1, 100])
@@ -70,4 +73,38 @@ def test_its_parts_may_be_asked_for_again_and_a_little_out_of_order(
     assert b"".join(found[position] for position in sorted(found)) == whole
     assert len(whole) == sifted.size
     assert sifted.read(sifted.size, 10) == b""
-    sifted.file.close()
+    sifted.close()
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_a_packed_object_is_read_as_its_plain_bytes(tmp_path: Path, suffix: str) -> None:
+    lines = [json.dumps({"n": number, "text": "x" * (number % 999)}) for number in range(30_000)]
+    text = "\n".join(lines) + "\n"
+    path = tmp_path / f"a.jsonl{suffix}"
+    path.write_bytes(packed(suffix, text))
+
+    unpacked = Unpacked(path, suffix, len(text))
+    with duckdb.connect() as connection, readable(connection, [unpacked]) as [name]:
+        rows = connection.execute(
+            f"""select n, strlen(text) from read_json('{name}', format = 'newline_delimited',
+                columns = {{'n': 'bigint', 'text': 'varchar'}})"""
+        ).fetchall()
+
+    assert rows == [(number, number % 999) for number in range(30_000)]
+
+
+@pytest.mark.parametrize("left", [0, 2, 40])
+def test_one_that_was_cut_since_it_was_read_through_has_fewer_lines(
+    tmp_path: Path, left: int
+) -> None:
+    text = '{"n":1}\n' * 1000
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(packed(".gz", text))
+    unpacked = Unpacked(path, ".gz", len(text))
+    path.write_bytes(path.read_bytes()[:left])
+
+    read = unpacked.read(0, unpacked.size)
+
+    assert len(read) == len(text)
+    assert read.rstrip(b"\n") == b""
+    unpacked.close()

@@ -1,26 +1,27 @@
-"""A JSON object without the lines in doubt, as the engine reads it: nothing is written for it.
+"""What the engine reads and nobody wrote: a packed object, unpacked once more as it is asked for,
+and a JSON object without the lines in doubt.
 
-DuckDB is given a file of a file system of ours. What it reads there are the object's other lines,
-each with a field `ASIDE` more: how many lines were left out before it, so that its number can be
-told from its place. Why lines are in doubt, and what becomes of them, does not belong here.
+DuckDB is given files of a file system of ours. When they are worth it, why lines are in doubt, and
+what becomes of those, does not belong here.
 """
 
 import io
 import itertools
 import re
+from abc import ABC, abstractmethod
 from array import array
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from operator import itemgetter
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, cast
 
 import duckdb
 import fsspec
 
-from pipelines.reading import Line
+from pipelines.reading import UNREADABLE, Line, plain_chunks
 
 ASIDE = "~"  # short: it is read with every line
 # Parts that stay in the processor's own memory pass several times as fast.
@@ -29,26 +30,28 @@ PART = 2**18
 KEPT = 4 * 2**24
 
 
-class Sifted:
-    """One object without the lines `aside` (numbers from 1, ascending, of `line_count`).
+class Unwritten(ABC):
+    """Bytes that exist only while they are read.
 
-    What it reads as is promised to be `size` bytes long before it is known: what lacks in the end
-    is made up of line ends, which are no records.
+    There are promised to be `size` of them long before they are known: what lacks in the end is
+    made up of line ends, which are no records.
     """
 
-    def __init__(self, path: Path, line_count: int, aside: Sequence[int]) -> None:
-        self.file = path.open("rb")
-        self.aside = array("q", aside)
-        self.line_count = line_count - len(aside)
-        length = self.file.seek(0, io.SEEK_END)
-        self.size = length + line_count * (len(_opening(len(aside))) - 1) + 1
+    def __init__(self, size: int) -> None:
+        self.size = size
         self._lock = Lock()
         self._restart()
 
+    @abstractmethod
+    def _all(self) -> Iterator[bytes]:
+        """The bytes from the beginning, part by part."""
+
+    def close(self) -> None:
+        """Nothing is read any more."""
+        self._parts.close()
+
     def _restart(self) -> None:
-        # where the lines aside stand: byte offset and length of each
-        self.offsets, self.lengths = array("q"), array("q")
-        self._parts = self._sift()
+        self._parts = cast(Generator[bytes], self._all())
         self._ready: deque[bytes] = deque()
         self._begin = self._end = 0  # of what is ready, in what is read
 
@@ -56,6 +59,7 @@ class Sifted:
         """The bytes from `position`; fewer than `size` only at the end."""
         with self._lock:
             if position < self._begin:
+                self._parts.close()
                 self._restart()
             end = min(position + size, self.size)
             while self._end < end:
@@ -75,13 +79,51 @@ class Sifted:
                 begin += len(part)
             return b"".join(wanted)
 
+
+class Unpacked(Unwritten):
+    """The `size` plain bytes of a packed object.
+
+    Its checks (CRC, length) held when it was read through. Where it can't be read now, it was
+    changed since, which its mark tells: no record stands where its bytes should.
+    """
+
+    def __init__(self, path: Path, packing: str, size: int) -> None:
+        self.path = path
+        self.packing = packing
+        super().__init__(size)
+
+    def _all(self) -> Iterator[bytes]:
+        with suppress(FileNotFoundError, *UNREADABLE):
+            yield from plain_chunks(self.path, self.packing)
+
+
+class Sifted(Unwritten):
+    """A JSON object without the lines `aside` (numbers from 1, ascending, of `line_count`).
+
+    Each of its other lines has a field `ASIDE` more: how many lines were left out before it, so
+    that its number can be told from its place.
+    """
+
+    def __init__(self, path: Path, line_count: int, aside: Sequence[int]) -> None:
+        self.file = path.open("rb")
+        self.aside = array("q", aside)
+        self.line_count = line_count - len(aside)
+        length = self.file.seek(0, io.SEEK_END)
+        super().__init__(length + line_count * (len(_opening(len(aside))) - 1) + 1)
+
+    def close(self) -> None:
+        super().close()
+        self.file.close()
+
     def lines_aside(self) -> Iterator[Line]:
         """The lines that were left out, once the others have been read."""
         for number, offset, length in zip(self.aside, self.offsets, self.lengths, strict=True):
             self.file.seek(offset)
             yield number, offset, self.file.read(length)
 
-    def _sift(self) -> Iterator[bytes]:
+    def _all(self) -> Iterator[bytes]:
+        # where the lines aside stand: byte offset and length of each
+        self.offsets, self.lengths = array("q"), array("q")
         number, offset, next_aside = 1, 0, 0  # of the first line of a part
         self.file.seek(0)
         while part := self.file.read(PART) + self.file.readline():
@@ -117,19 +159,19 @@ def _counted(lines: Sequence[bytes], count: int) -> bytes:
 class _Reader(io.RawIOBase):
     """A place in one of them."""
 
-    def __init__(self, sifted: Sifted) -> None:
-        self.sifted = sifted
+    def __init__(self, file: Unwritten) -> None:
+        self.file = file
         self.position = 0
 
     def read(self, size: int = -1) -> bytes:
         if size < 0:
-            size = self.sifted.size - self.position
-        found = self.sifted.read(self.position, size)
+            size = self.file.size - self.position
+        found = self.file.read(self.position, size)
         self.position += len(found)
         return found
 
     def seek(self, position: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.sifted.size}
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.file.size}
         self.position = base[whence] + position
         return self.position
 
@@ -138,14 +180,14 @@ class _Reader(io.RawIOBase):
 
 
 class _Files(fsspec.AbstractFileSystem):  # type: ignore[misc]
-    protocol = "sifted"
+    protocol = "unwritten"
     cachable = False
 
-    def __init__(self, files: Sequence[Sifted]) -> None:
+    def __init__(self, files: Sequence[Unwritten]) -> None:
         super().__init__()
         self.files = files
 
-    def _find(self, path: str) -> Sifted:
+    def _find(self, path: str) -> Unwritten:
         return self.files[int(path.rpartition("/")[2])]
 
     def _open(self, path: str, *_: Any, **__: Any) -> _Reader:
@@ -160,13 +202,13 @@ class _Files(fsspec.AbstractFileSystem):  # type: ignore[misc]
 
 @contextmanager
 def readable(
-    connection: duckdb.DuckDBPyConnection, files: Sequence[Sifted]
+    connection: duckdb.DuckDBPyConnection, files: Sequence[Unwritten]
 ) -> Iterator[Sequence[str]]:
     """Lets the engine read them: the names that it finds them by."""
     connection.register_filesystem(_Files(files))
     try:
-        yield [f"sifted://{index}" for index in range(len(files))]
+        yield [f"unwritten://{index}" for index in range(len(files))]
     finally:
-        connection.unregister_filesystem("sifted")
-        for sifted in files:
-            sifted.file.close()
+        connection.unregister_filesystem("unwritten")
+        for file in files:
+            file.close()
