@@ -67,7 +67,7 @@ from pipelines.unwritten import ASIDE, Sifted, Unpacked, readable
 
 log = logging.getLogger("meterhouse.land")
 
-BATCH_BYTES = 256 * 2**20
+BATCH_BYTES = 2**30  # of objects that land by one statement: each ends with a core at rest
 LONG = 64 * 2**20  # bytes of an object that is landed by itself
 CAREFUL_ROWS = 100_000
 UNSETTLED_ROWS = 20_000_000  # whose ids are in memory at once, eight bytes each
@@ -449,7 +449,7 @@ class Landing:
         )
 
     def run(self) -> None:
-        """Lands what is new, in batches of about 256 MiB; a long object by itself. While a batch is
+        """Lands what is new, in batches of about 1 GiB; a long object by itself. While a batch is
         landed, the bytes of the next are brought and looked at.
         """
         if self.format.fetch:
@@ -1356,15 +1356,16 @@ def _settle(draft: Draft) -> None:
     """
     connection = draft.connection
     names = ", ".join(REQUEST_COLUMNS)
+    known = draft.partitions("staging.request_ids")
+    files = draft.places([item for key in known for item in known[key].objects])
+    of_day = [date.fromisoformat(key) for key in known for _ in known[key].objects]
+    index = dict(zip(map(str, files), of_day, strict=True))
+    holding = (  # of all files at once: there may be thousands
+        f"select distinct filename from {parquet_list([*index], options=', filename = true')} "
+        "semi join touched using (id_hash)"
+    )
     while True:
-        days = [
-            day
-            for day in draft.days("staging.request_ids")
-            if connection.execute(
-                f"select count(*) from touched semi join "
-                f"{parquet_list(draft.files('staging.request_ids', [day]))} using (id_hash)"
-            ).fetchall()[0][0]
-        ]
+        days = sorted({index[name] for (name,) in connection.execute(holding).fetchall()})
         records = TABLES["raw.requests"].rows_of(draft.files("raw.requests", days))
         connection.execute(
             f"""create or replace temp table contests as

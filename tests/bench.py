@@ -247,6 +247,7 @@ Round = dict[str, Measured]  # what was measured in it, by its name in the table
 TWICE, AGAIN = "0.1 % duplicates", "clean again"
 PACKED = "engine on gzip"
 ONCE_MORE = ", once more"
+LANDINGS = ("", ONCE_MORE, ", a third time")
 BEFORE = "engine before"  # and the name of a night
 
 
@@ -811,16 +812,15 @@ def compare(
             if name == TWICE:  # what they add is less than the pace moves in a minute
                 keep(f"{BEFORE} {AGAIN}", engine(file, folder))
                 keep(AGAIN, bench.nights("in use", file)[0])
-        for name in histories:
-            if (folder / name).exists():
-                keep(f"{BEFORE} {name}", engine(file, folder))
-                keep(f"landing, {name}", bench.landing(name, file))
-                keep(name, bench.nights(name, file)[0])
-                if name == list(histories)[-1]:
-                    keep("one request found", run(bench.house, "request", first_request(file)))
-        for name in reversed(histories):  # the other way round, for a pace that only rises or falls
-            if (folder / name).exists():
-                keep(f"landing, {name}{ONCE_MORE}", bench.landing(name, file))
+        lived = [name for name in histories if (folder / name).exists()]
+        for name in lived:
+            keep(f"{BEFORE} {name}", engine(file, folder))
+            keep(name, bench.nights(name, file)[0])
+            if name == list(histories)[-1]:
+                keep("one request found", run(bench.house, "request", first_request(file)))
+        for again in LANDINGS:  # there and back, for a pace that rises or falls
+            for name in reversed(lived) if again == ONCE_MORE else lived:
+                keep(f"landing, {name}{again}", bench.landing(name, file))
         if index.folder.exists():
             keep(f"{BEFORE} id check", engine(file, folder))
             keep("id check", index.check())
@@ -913,15 +913,17 @@ def claims(rounds: Sequence[Round]) -> list[Claim]:
     both(
         f"the day in {OBJECTS:,} objects ÷ the day in one",
         1.3,
-        lambda one, by: net(one, by, many) / net(one, by, clean),
+        lambda one, by: (
+            net(one, by, many) / statistics.mean(net(one, by, day) for day in (clean, AGAIN))
+        ),
         many,
         clean,
+        AGAIN,
     )
 
     def landed(one: Round, by: str, history: str) -> float:
-        """A landing into a history, the mean of both."""
-        name = f"landing, {history}"
-        return statistics.mean(getattr(one[each], by) for each in (name, f"{name}{ONCE_MORE}"))
+        """A landing into a history, the mean of all."""
+        return statistics.mean(getattr(one[f"landing, {history}{again}"], by) for again in LANDINGS)
 
     both(
         f"the day landed into {LONG_HISTORY} days ÷ into {SHORT_HISTORY}",
@@ -980,7 +982,9 @@ def claims(rounds: Sequence[Round]) -> list[Claim]:
 
 def as_told(name: str) -> str:
     """By which name of the table something was measured."""
-    return "engine" if name.startswith(BEFORE) else name.removesuffix(ONCE_MORE)
+    if name.startswith(BEFORE):
+        return "engine"
+    return next(name.removesuffix(again) for again in LANDINGS[::-1] if name.endswith(again))
 
 
 def table(rounds: Sequence[Round]) -> Iterator[tuple[str, list[Measured]]]:
@@ -1046,8 +1050,8 @@ A day's night is compared less the empty night; only where histories are compare
 - **{SHORT_HISTORY} and {LONG_HISTORY} days before it**: the clean day, where so many days of
   {HISTORY_LINES:,} requests have landed, each with every key. **Landing**: the first part of that
   night, from its begin until every record is accounted for and its id held against all others;
-  timed around that, twice a round. **One request found**: `meterhouse request` in the longer of
-  them.
+  timed around that, three times a round, after the nights: the ids of the history lie in memory.
+  **One request found**: `meterhouse request` in the longer of them.
 - **id check**: the ids of the day against an index of {IDS:,} others in {LONG_HISTORY} files.
 - **reconciliation**: {CHARGES:,} charges, as many gateway invoices, a tenth of them behind Stripe
   invoices: every model from raw to `marts.invoice_reconciliation`, each written as a night does.
