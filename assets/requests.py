@@ -643,7 +643,8 @@ class Landing:
         bytes does; they are written where this did not land it.
         """
         self._read([item], spool=None)
-        if item.refused or (self.source.gateway, item.sha256) in self.seen.objects:
+        is_known = (self.source.gateway, item.sha256) in self.seen.objects
+        if not item.sha256 or item.refused or is_known:  # without a hash: gone since it was listed
             return None
         landed = None
         if item.is_sound:
@@ -1359,13 +1360,11 @@ def _settle(draft: Draft) -> None:
     known = draft.partitions("staging.request_ids")
     files = draft.places([item for key in known for item in known[key].objects])
     of_day = [date.fromisoformat(key) for key in known for _ in known[key].objects]
-    index = dict(zip(map(str, files), of_day, strict=True))
-    holding = (  # of all files at once: there may be thousands
-        f"select distinct filename from {parquet_list([*index], options=', filename = true')} "
-        "semi join touched using (id_hash)"
+    holding = (  # asked of all at once: there may be thousands
+        f"select distinct file_index from {parquet_list(files)} semi join touched using (id_hash)"
     )
     while True:
-        days = sorted({index[name] for (name,) in connection.execute(holding).fetchall()})
+        days = sorted({of_day[index] for (index,) in connection.execute(holding).fetchall()})
         records = TABLES["raw.requests"].rows_of(draft.files("raw.requests", days))
         connection.execute(
             f"""create or replace temp table contests as

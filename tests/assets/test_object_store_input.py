@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from assets import requests as landing
 from pipelines.models import Models
 from pipelines.night import Told
 from pipelines.store import Store
@@ -44,9 +45,16 @@ def remarks(house: House) -> list[str]:
     return [event.sentence for event in house.night() if isinstance(event, Told)]
 
 
+@pytest.mark.parametrize("long", [landing.LONG, 0], ids=["short", "long"])
 def test_what_lies_in_an_object_store_lands_as_from_a_folder(
-    house: House, proxy: Proxy, tmp_path: Path, few: Models
+    house: House,
+    proxy: Proxy,
+    tmp_path: Path,
+    few: Models,
+    monkeypatch: pytest.MonkeyPatch,
+    long: int,
 ) -> None:
+    monkeypatch.setattr(landing, "LONG", long)
     local = House(tmp_path / "local", few)
     logs = {
         "a.jsonl": jsonl(traffic(20)),
@@ -87,15 +95,23 @@ def test_an_unchanged_object_is_not_fetched_again(house: House, proxy: Proxy) ->
     assert house.value("select count(*) from marts.requests") == 2
 
 
+@pytest.mark.parametrize("long", [landing.LONG, 0], ids=["short", "long"])
+@pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_an_object_replaced_since_it_was_listed_is_left_for_the_next_night(
-    house: House, proxy: Proxy
+    house: House, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, long: int, suffix: str
 ) -> None:
-    buckets.put(proxy, "s3://bucket/logs/a.jsonl", jsonl([request("old")]).encode())
-    buckets.put(proxy, "s3://bucket/logs/b.jsonl", jsonl([request("other")]).encode())
+    monkeypatch.setattr(landing, "LONG", long)
+
+    def put(name: str, request_id: str) -> None:
+        content = packed(suffix, jsonl([request(request_id)]))
+        buckets.put(proxy, f"s3://bucket/logs/{name}.jsonl{suffix}", content)
+
+    put("a", "old")
+    put("b", "other")
 
     def replace(asked: Asked) -> Fault:
         if asked.method == "GET" and "a.jsonl" in asked.path:
-            buckets.put(proxy, "s3://bucket/logs/a.jsonl", jsonl([request("newer")]).encode())
+            put("a", "newer")
             proxy.choose = lambda _: ""
         return ""
 
@@ -105,7 +121,7 @@ def test_an_object_replaced_since_it_was_listed_is_left_for_the_next_night(
     landed = [row["request_id"] for row in house.rows(ids)]
     second = remarks(house)
 
-    assert "s3://bucket/logs/a.jsonl changed while it was read" in " ".join(first)
+    assert f"s3://bucket/logs/a.jsonl{suffix} changed while it was read" in " ".join(first)
     assert landed == ["other"]
     assert "changed" not in " ".join(second)
     assert [row["request_id"] for row in house.rows(ids)] == ["newer", "other"]
