@@ -617,7 +617,7 @@ class Landing:
         with (
             suppress(FileNotFoundError),  # gone since it was listed: no longer still
             ThreadPoolExecutor(1) as readers,
-            ThreadPoolExecutor(2) as scanners,
+            ThreadPoolExecutor(1) as scanners,  # the cores are the engine's: with two all is slower
         ):
             reading = readers.submit(
                 read_through,
@@ -668,7 +668,7 @@ class Landing:
             item.limits = self.limits
             if not item.packing:
                 item.path = _plainly_named(item, self.draft.spool)
-        with ThreadPoolExecutor(2) as readers, ThreadPoolExecutor(2) as scanners:
+        with ThreadPoolExecutor(1) as readers, ThreadPoolExecutor(1) as scanners:
             reads = [
                 readers.submit(read_through, item, self.scan, spool, scanners) for item in batch
             ]

@@ -318,7 +318,7 @@ def test_an_object_that_changes_while_it_is_read_is_left_for_the_next_night(
     path = house.put(f"requests/a{suffix}", lines)
     house.put("requests/b.jsonl", [request("b")])
 
-    alone = threading.Lock()  # two objects are hashed at once
+    alone = threading.Lock()  # the next object is hashed while one lands
     size = path.stat().st_size
 
     def change() -> None:
