@@ -668,13 +668,10 @@ class Landing:
             item.limits = self.limits
             if not item.packing:
                 item.path = _plainly_named(item, self.draft.spool)
-        with ThreadPoolExecutor(1) as readers, ThreadPoolExecutor(1) as scanners:
-            reads = [
-                readers.submit(read_through, item, self.scan, spool, scanners) for item in batch
-            ]
-            for read in reads:
+        with ThreadPoolExecutor(1) as scanners:
+            for item in batch:
                 with suppress(FileNotFoundError):  # gone since it was listed: no longer still
-                    read.result()
+                    read_through(item, self.scan, spool, scanners)
 
     # ---- what was set aside -----------------------------------------------------------------
 
