@@ -244,7 +244,7 @@ class Measured:
 
 
 Round = dict[str, Measured]  # what was measured in it, by its name in the table
-TWICE, AGAIN = "0.1 % duplicates", "clean again"
+CLEAN, TWICE = "clean", "0.1 % duplicates"
 PACKED = "engine on gzip"
 ONCE_MORE = ", once more"
 LANDINGS = ("", ONCE_MORE, ", a third time")
@@ -671,7 +671,7 @@ def in_objects(file: Path, target: Path, lines: int) -> Path:
 
 # Where what arrives lies until it does.
 PLACES = {
-    "clean": "requests.jsonl",
+    CLEAN: "requests.jsonl",
     TWICE: "twice.jsonl",
     "0.1 % bad lines": "bad.jsonl",
     "gzip": "packed.jsonl.gz",
@@ -764,7 +764,7 @@ def compare(
     places = {name: folder / place for name, place in PLACES.items()}
     say = functools.partial(print, file=sys.stderr, flush=True)
     arrivals: Mapping[str, Callable[[], Path]] = {
-        "clean": lambda: file,
+        CLEAN: lambda: file,
         TWICE: lambda: rewritten(file, places[TWICE], with_duplicates),
         "0.1 % bad lines": lambda: rewritten(file, places["0.1 % bad lines"], with_bad_lines),
         "gzip": lambda: packed(file, places["gzip"]),
@@ -807,11 +807,12 @@ def compare(
             keep(name, night)
             if name == "gzip":
                 keep(f"{PACKED}{ONCE_MORE}", engine(arrives, folder))
-            if name == "clean":
+            if name == CLEAN:
                 keep("empty night", empty)
             if name == TWICE:  # what they add is less than the pace moves in a minute
-                keep(f"{BEFORE} {AGAIN}", engine(file, folder))
-                keep(AGAIN, bench.nights("in use", file)[0])
+                for again in (TWICE, *({CLEAN} & arrived.keys())):  # there and back
+                    keep(f"{BEFORE} {again}{ONCE_MORE}", engine(file, folder))
+                    keep(f"{again}{ONCE_MORE}", bench.nights("in use", arrived[again])[0])
         lived = [name for name in histories if (folder / name).exists()]
         for name in lived:
             keep(f"{BEFORE} {name}", engine(file, folder))
@@ -842,14 +843,21 @@ def first_request(file: Path) -> str:
 # ---- what is said of it ---------------------------------------------------------------------
 
 
+def both_times(one: Round, of: Callable[[str], float], day: str) -> float:
+    """The mean of a night that was measured twice in a round."""
+    return statistics.mean(of(name) for name in (day, f"{day}{ONCE_MORE}") if name in one)
+
+
 def added(one: Round, by: str) -> float:
     """What 0.1 % duplicates took more than the clean nights before and after, in the mean engine of
-    the three.
+    the four: two nights of each, there and back, so that a pace that rises or falls does not tell.
     """
-    nights = (TWICE, "clean", AGAIN)
-    taken = {night: getattr(one[night], by) for night in nights}
-    floor = statistics.mean(getattr(one[f"{BEFORE} {night}"], by) for night in nights)
-    return float((taken[TWICE] - (taken["clean"] + taken[AGAIN]) / 2) / floor)
+
+    def mean(day: str, before: str = "") -> float:
+        return both_times(one, lambda name: float(getattr(one[f"{before}{name}"], by)), day)
+
+    engine = (mean(TWICE, f"{BEFORE} ") + mean(CLEAN, f"{BEFORE} ")) / 2
+    return (mean(TWICE) - mean(CLEAN)) / engine
 
 
 def claims(rounds: Sequence[Round]) -> list[Claim]:
@@ -880,19 +888,22 @@ def claims(rounds: Sequence[Round]) -> list[Claim]:
         floor = statistics.mean(getattr(one[measured[at]], by) for at in around)
         return float((getattr(one[name], by) - getattr(one["empty night"], by)) / floor)
 
+    def day(one: Round, by: str, name: str) -> float:
+        return both_times(one, lambda each: net(one, by, each), name)
+
     def ratio(one: Round, by: str, name: str, against: str) -> float:
         return float(getattr(one[name], by) / getattr(one[against], by))
 
-    clean, empty = "clean", "empty night"
+    empty = "empty night"
     bad, many = "0.1 % bad lines", f"{OBJECTS:,} objects"
     short, long = (f"{days} days before it" for days in (SHORT_HISTORY, LONG_HISTORY))
     join, reconciled = "join of charges and invoices", "reconciliation"
-    both("a clean day ÷ the engine", 2.0, lambda one, by: net(one, by, clean), clean)
-    both("what 0.1 % duplicates add to that", 0.1, added, TWICE, clean, AGAIN)
+    both("a clean day ÷ the engine", 2.0, lambda one, by: day(one, by, CLEAN), CLEAN)
+    both("what 0.1 % duplicates add to that", 0.1, added, TWICE, CLEAN)
     both(
         "the day with 0.1 % duplicates ÷ the engine on the clean day",
         2.1,
-        lambda one, by: net(one, by, TWICE),
+        lambda one, by: day(one, by, TWICE),
         TWICE,
         empty,
     )
@@ -913,12 +924,9 @@ def claims(rounds: Sequence[Round]) -> list[Claim]:
     both(
         f"the day in {OBJECTS:,} objects ÷ the day in one",
         1.3,
-        lambda one, by: (
-            net(one, by, many) / statistics.mean(net(one, by, day) for day in (clean, AGAIN))
-        ),
+        lambda one, by: net(one, by, many) / day(one, by, CLEAN),
         many,
-        clean,
-        AGAIN,
+        CLEAN,
     )
 
     def landed(one: Round, by: str, history: str) -> float:
@@ -1042,8 +1050,8 @@ A day's night is compared less the empty night; only where histories are compare
   interpreter start included: it lands what has arrived with an account of every line, types it
   strictly, resolves duplicates, builds and audits every table, exports, syncs, publishes, and
   derives `warehouse.duckdb`. One request landed before it, of the day before, in a thousand.
-- **0.1 % duplicates**: every thousandth line stands there once more. What they add is told against
-  the clean nights before and after it (**clean again**), in the mean engine of the three.
+- **0.1 % duplicates**: every thousandth line stands there once more. Clean nights and such are
+  measured twice a round, there and back: what they add is told of all four, in the mean engine.
   **0.1 % bad lines**: every thousandth is torn, or lacks its id, or states credits, an instant or
   tokens that are none.
 - **empty night**: the same command again, when nothing new has arrived.
@@ -1089,7 +1097,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="meterhouse-bench-") as name:
         folder = (options.keep or Path(name)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        file = folder / PLACES["clean"]
+        file = folder / PLACES[CLEAN]
         if not file.exists():
             generate(file, options.lines)
         load = os.getloadavg()[0]
