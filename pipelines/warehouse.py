@@ -29,6 +29,8 @@ IN_OBJECTS = {
     "marts.spend_paces",
     "marts.spend_peaks",
     "marts.usage_quarter_hourly",
+    "staging.request_losers",
+    "staging.request_winners",
     "staging.workspace_quarters",
 }
 
