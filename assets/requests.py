@@ -19,7 +19,6 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from itertools import accumulate, pairwise
 from pathlib import Path
-from threading import Lock
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -31,7 +30,6 @@ import assets
 from pipelines import object_store
 from pipelines.calendar import Clock
 from pipelines.reading import (
-    FIRST_BYTES,
     FUTURE_SECONDS,
     NESTING_LIMIT,
     PARQUET,
@@ -505,16 +503,13 @@ class Landing:
     # ---- one batch --------------------------------------------------------------------------
 
     def _bring(self, batch: list[SpooledObject]) -> None:
-        """Fetches and looks at a batch, on which nothing else works; of a long object, which is
-        looked at while it is landed, only the former.
-        """
+        """Fetches and looks at a batch, on which nothing else works."""
         fetch_all(batch, self.draft.spool)
-        if not self._is_long(*batch):
-            self._read(batch, self.draft.spool)
+        self._read(batch, None if self._is_long(*batch) else self.draft.spool)
 
     def _land_batch(self, batch: list[SpooledObject]) -> None:
         """Lands a batch that was brought."""
-        ahead = self._read_and_land(batch[0]) if self._is_long(*batch) else None
+        ahead = self._land_packed(batch[0]) if self._is_long(*batch) and batch[0].packing else None
         still = [item for item in batch if item.is_still]
         moving = {item.location for item in batch} - {item.location for item in still}
         fresh = {
@@ -598,51 +593,12 @@ class Landing:
                 rows += self._land_sifted(some, is_plain)
         return rows
 
-    def _read_and_land(self, item: SpooledObject) -> dict[str, "Landed"] | None:
-        """One pass over the bytes of a long object, while the engine lands it. Returns what landed,
-        or None where it is not known yet whether the engine can land it.
-
-        Its hash comes first, for it stands in every row. The engine is called off as soon as a line
-        is found that it may not be trusted with.
+    def _land_packed(self, item: SpooledObject) -> dict[str, "Landed"] | None:
+        """Lands a long packed object: the engine reads it while it is unpacked once more. That
+        takes a third of what writing and reading its plain bytes does; they are written where this
+        did not land it. Returns what landed, or None where it is not known yet whether the engine
+        can land it.
         """
-        if item.packing:
-            return self._read_and_land_packed(item)
-        item.limits = self.limits
-        item.path = _plainly_named(item, self.draft.spool)
-        item.is_plain = True
-        with suppress(FileNotFoundError), item.path.open("rb") as file:
-            item.is_searched = self.scan.would_doubt(file.read(FIRST_BYTES))
-        work = Work(self.draft.connection)
-        landed = None
-        with (
-            suppress(FileNotFoundError),  # gone since it was listed: no longer still
-            ThreadPoolExecutor(1) as readers,
-            ThreadPoolExecutor(1) as scanners,  # the cores are the engine's: with two all is slower
-        ):
-            reading = readers.submit(
-                read_through,
-                item,
-                self.scan,
-                self.draft.spool,
-                scanners,
-                hashes=False,
-                on_doubt=work.call_off,
-            )
-            item.sha256 = sha256_of(item.path)
-            if (self.source.gateway, item.sha256) not in self.seen.objects and work.begin():
-                try:
-                    landed = self._land_clean([item], None, True, reading=reading)
-                finally:
-                    work.end()
-            reading.result()
-        return landed if item.is_sound else None
-
-    def _read_and_land_packed(self, item: SpooledObject) -> dict[str, "Landed"] | None:
-        """The same of a packed one, whose hash is known once it is unpacked: the engine then reads
-        it while it is unpacked once more. That takes a third of what writing and reading its plain
-        bytes does; they are written where this did not land it.
-        """
-        self._read([item], spool=None)
         is_known = (self.source.gateway, item.sha256) in self.seen.objects
         if not item.sha256 or item.refused or is_known:  # without a hash: gone since it was listed
             return None
@@ -785,12 +741,10 @@ class Landing:
         *,
         is_sifted: bool = False,
         by_halves: bool = True,
-        reading: Future[None] | None = None,
     ) -> dict[str, "Landed"]:
         """Lands objects together, strictly typed, in one statement; returns what landed of each,
         and nothing of one that does not add up. Where the statement raises, which does not say for
-        which object, they are tried by halves, or none lands. `reading`: the pass over the bytes of
-        the only one, where it is not over yet.
+        which object, they are tried by halves, or none lands.
         """
         if not objects:
             return {}
@@ -830,11 +784,6 @@ class Landing:
                     some, header, is_plain, is_sifted=is_sifted
                 ).items()
             }
-        if reading:
-            reading.result()
-            if not objects[0].is_sound:
-                file.unlink()
-                return {}
         wholes = {item.sha256: Landed() for item in objects} | _wholes(landed)
         sound = [
             item
@@ -1252,33 +1201,6 @@ def _wholes(parts: Iterable[Landed]) -> dict[str, Landed]:
 
 
 # ---- one request, several records -----------------------------------------------------------
-
-
-class Work:
-    """A statement of the engine that another thread may call off while it runs."""
-
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-        self._connection = connection
-        self._lock = Lock()
-        self._is_running = self._is_off = False
-
-    def begin(self) -> bool:
-        """Whether it may begin: it was not called off before."""
-        with self._lock:
-            self._is_running = not self._is_off
-            return self._is_running
-
-    def end(self) -> None:
-        """From here on nothing is interrupted."""
-        with self._lock:
-            self._is_running = False
-
-    def call_off(self) -> None:
-        """Has the engine raise where it is; one that has not begun doesn't begin."""
-        with self._lock:
-            self._is_off = True
-            if self._is_running:
-                self._connection.interrupt()
 
 
 class Arrivals:

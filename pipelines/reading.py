@@ -37,7 +37,7 @@ from pipelines.settings import Limits
 from pipelines.store import connect, sha256_of
 
 CHUNK = 2**19  # of what is hashed and searched at once: it stays in the cache between the two
-PENDING_CHUNKS = 8
+PENDING_CHUNKS = 2  # so many wait for who searches them; then who brings them takes a turn
 FIRST_BYTES = 2**16  # of an object, from which is guessed what the rest is like
 NESTING_LIMIT = 512
 PARQUET = ".parquet"
@@ -685,19 +685,15 @@ def read_through(
     scan: "Scan",
     spool: Path | None,
     scanners: Executor,
-    *,
-    hashes: bool = True,
-    on_doubt: Callable[[], None] | None = None,
 ) -> None:
     """One pass over the object's bytes: unpacks (with CRC) and hashes, while `scanners` count lines
     and look for what DuckDB reads wrongly.
 
     DuckDB checks no gzip CRC and passes JSON numbers through double (facts/landing.md), so both are
     seen to here. Sets `refused` where the bytes can't be trusted; the hash is then of the raw
-    bytes. `on_doubt` is called once, as soon as the engine may not be trusted with all of it.
-    What was unpacked is written to the `spool`, if there is one.
+    bytes. What was unpacked is written to the `spool`, if there is one.
     """
-    hasher = hashlib.sha256() if hashes else None
+    hasher = hashlib.sha256()
     target = None
     source = spooled.path
     if spooled.packing and spool:
@@ -706,13 +702,9 @@ def read_through(
     try:
         for chunk in scanned(plain_chunks(source, spooled.packing), scan, spooled, scanners):
             spooled.plain_size += len(chunk)
-            if on_doubt and not spooled.is_sound:
-                on_doubt()
-                on_doubt = None
             if spooled.packing and not spooled.limits.allow(spooled.plain_size, spooled.size):
                 raise ObjectRefused(f"unpacks to more than {spooled.plain_size} bytes")
-            if hasher:
-                hasher.update(chunk)
+            hasher.update(chunk)
             if target is not None:
                 target.write(chunk)
     except UNREADABLE as error:
@@ -727,7 +719,7 @@ def read_through(
     # What rows look like as lines is ours: a Parquet file is known by its own bytes.
     if spooled.packing == PARQUET:
         spooled.sha256 = sha256_of(source)
-    elif hasher:
+    else:
         spooled.sha256 = hasher.hexdigest()
     if target is not None and spooled.remote is not None:
         source.unlink()
@@ -736,8 +728,8 @@ def read_through(
 def scanned(
     chunks: Iterable[bytes], scan: "Scan", spooled: SpooledObject, scanners: Executor
 ) -> Iterator[bytes]:
-    """Passes the bytes of an object on, while `scanners` look at them; what they saw is known to it
-    once the last has passed.
+    """Passes the bytes of an object on, while `scanners` look at them, and with them when they lag
+    behind; what was seen is known to it once the last has passed.
     """
     spooled.is_plain = spooled.shape == "json"
     rest = b""  # the beginning of a line that goes on in the next chunk
@@ -745,11 +737,16 @@ def scanned(
     for number, chunk in enumerate(chunks):
         if not number and spooled.shape == "json" and scan.would_doubt(chunk):
             spooled.is_searched = True
-        pending.append(scanners.submit(scan, chunk, rest, spooled))
+        if len(pending) < PENDING_CHUNKS:
+            pending.append(scanners.submit(scan, chunk, rest, spooled))
+        else:  # they lag behind: who brings the bytes takes a turn
+            taken: Future[Scanned] = Future()
+            taken.set_result(scan(chunk, rest, spooled))
+            pending.append(taken)
         yield chunk
         end = chunk.rfind(b"\n") + 1
         rest = chunk[end:] if end else (rest + chunk)[: spooled.limits.line_bytes + 1]
-        while len(pending) > PENDING_CHUNKS:
+        while pending and (pending[0].done() or len(pending) >= 2 * PENDING_CHUNKS):
             spooled.learn(pending.popleft().result())
     for seen in pending:
         spooled.learn(seen.result())

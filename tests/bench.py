@@ -693,16 +693,18 @@ class Bench:
 
     def set_up(self, name: str, days: int, lines: int, worth: float = 1) -> None:
         """A warehouse of some days before the day that is measured, built and put away; one that
-        lies there is taken as it is.
+        lies there is brought up to this release by a night in which nothing arrives.
         """
-        if (self.folder / name).exists():
-            return
         shutil.rmtree(self.house, ignore_errors=True)
-        landing = self.house / "landing" / "requests"
-        landing.mkdir(parents=True)
-        (self.house / "meterhouse.toml").write_text(SETTINGS, encoding="utf-8")
-        for back in range(days, 0, -1):
-            generate(landing / f"before_{back:03}.jsonl", lines, DAY - timedelta(days=back), worth)
+        if (self.folder / name).exists():
+            (self.folder / name).rename(self.house)
+        else:
+            landing = self.house / "landing" / "requests"
+            landing.mkdir(parents=True)
+            (self.house / "meterhouse.toml").write_text(SETTINGS, encoding="utf-8")
+            for back in range(days, 0, -1):
+                day = DAY - timedelta(days=back)
+                generate(landing / f"before_{back:03}.jsonl", lines, day, worth)
         night(self.house)
         self.house.rename(self.folder / name)
 
@@ -1093,7 +1095,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--keep",
         type=Path,
-        help="a folder for what is set up, found there again by the next run of the same code",
+        help="a folder for what is set up, found there again by the next run",
     )
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="meterhouse-bench-") as name:

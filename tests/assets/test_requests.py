@@ -14,7 +14,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 
 from assets import requests as landing
@@ -276,23 +275,6 @@ def test_a_long_object_lands_while_it_is_looked_at_whatever_is_found_late_in_it(
     assert [row["line_number"] for row in house.rows("from ops.quarantine")] == [4_991]
     assert "late" in {row["request_id"] for row in requests(house)}
     accounts(house)
-
-
-def test_a_statement_is_called_off_while_it_runs_and_never_after() -> None:
-    connection = duckdb.connect()
-    work = landing.Work(connection)
-
-    assert work.begin()
-    caller = threading.Timer(0.2, work.call_off)
-    caller.start()
-    with pytest.raises(duckdb.InterruptException):
-        connection.execute("select count(*) from range(1e9::bigint) a, range(1e9::bigint) b")
-    work.end()
-    caller.join()
-    work.call_off()
-
-    assert connection.execute("select 1").fetchall() == [(1,)]
-    assert not work.begin()
 
 
 @pytest.mark.parametrize("line", ["", "not json"], ids=["clean", "careful"])
