@@ -313,8 +313,8 @@ SURE_LETTERS = (
     *(("j", "n"), ("o", "t"), ("g", "i"), ("u", "{{"), ("a", "e")),
     *(("A", "E"), ("F", "I"), ("J", "N"), ("O", "[")),
 )
-SURELY_TEXT = " or ".join(
-    f"({{0}} >= '{first}' and {{0}} < '{after}')" for first, after in SURE_LETTERS
+SURELY_TEXT = " ".join(
+    f"when {{0}} >= '{first}' and {{0}} < '{after}' then {{0}}" for first, after in SURE_LETTERS
 )
 NOT_SURELY_TEXT = (
     r"regexp_full_match({0}, '[-+0-9.eE]+|true|false|-?(?i:nan|inf|infinity)|[\[{{](?s:.)*')"
@@ -349,7 +349,8 @@ DOUBTED = r'"(?:(?:[-+0-9.eE]+|true|false|-?(?i:nan|inf|infinity))"|[\[{])'
 NO_TEXT = r"[^\"n\s]|n[^u]"  # how a value begins that is neither a text nor null
 TEXT = Kind(
     "varchar",
-    f"case when {SURELY_TEXT} then {{0}} when {{0}} is null or {{0}} = '' then null "
+    # nulls first: a column of them would be held against every range
+    f"case when {{0}} is null then null {SURELY_TEXT} when {{0}} = '' then null "
     f"when {NOT_SURELY_TEXT} then error('{UNSURE}') else {{0}} end",
     "varchar",
     _text,
@@ -358,7 +359,7 @@ TEXT = Kind(
 )
 IDENTIFIER = Kind(
     "varchar",
-    f"case when {SURELY_TEXT} then {{0}} when {{0}} is null or {{0}} = '' or {NOT_SURELY_TEXT} "
+    f"case {SURELY_TEXT} when {{0}} is null or {{0}} = '' or {NOT_SURELY_TEXT} "
     "then error('identifier') else {0} end",
     "varchar",
     _identifier,
