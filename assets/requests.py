@@ -11,12 +11,13 @@ import importlib
 import json
 import logging
 import pkgutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ from pipelines.store import (
     Draft,
     RawTable,
     StoredObject,
+    Workbench,
     arrow_table,
     bring_ahead,
     in_order,
@@ -1134,19 +1136,13 @@ class Landing:
             fresh = self._index(new)
         self.arrivals.add(fresh, rows)
 
-    def _index(self, new: Mapping[date, list[Path]]) -> list[Path]:
-        """Writes the id index of new objects; returns its files."""
-        fresh = []
-        for day, files in new.items():
-            item = _index(
-                self.draft,
-                day,
-                parquet_list(files),
-                quote(self.source.gateway),
-                has_calls="call_id" in self.format.request,
-            )
-            fresh.append(self.draft.locate(item))
-        return fresh
+    def _index(self, new: Mapping[date, list[Path]]) -> list[StoredObject]:
+        """Writes the id index of new objects; returns its own."""
+        gateway, has_calls = quote(self.source.gateway), "call_id" in self.format.request
+        return [
+            _index(self.draft, day, parquet_list(files), gateway, has_calls=has_calls)
+            for day, files in new.items()
+        ]
 
 
 @dataclass(frozen=True)
@@ -1215,11 +1211,11 @@ class Arrivals:
     def _begin(self) -> None:
         known = self.draft.partitions("staging.request_ids").values()
         self.history = [item for partition in known for item in partition.objects]
-        self.fresh: list[Path] = []
+        self.fresh: list[StoredObject] = []
         self.rows = 0
 
-    def add(self, fresh: Iterable[Path], rows: int) -> None:
-        """More files of the id index, of so many records."""
+    def add(self, fresh: Iterable[StoredObject], rows: int) -> None:
+        """More objects of the id index, of so many records."""
         self.fresh += fresh
         self.rows += rows
         if self.rows > UNSETTLED_ROWS:
@@ -1227,32 +1223,47 @@ class Arrivals:
 
     def settle(self) -> None:
         """Writes the contests that these records open."""
-        if self.fresh and _touched(self.draft, self.draft.places(self.history), self.fresh):
-            _settle(self.draft)
+        if self.fresh and (holders := _touched(self.draft, self.history, self.fresh)):
+            _settle(self.draft, holders)
         self._begin()
 
 
-def _touched(draft: Draft, history: list[Path], fresh: list[Path]) -> int:
+def _ids_of(connection: duckdb.DuckDBPyConnection, files: Sequence[Path | str]) -> Any:
+    """The hashes that files of the id index hold, in order."""
+    ids = connection.sql(f"select id_hash from {parquet_list(files)}").to_arrow_table()["id_hash"]
+    return in_order(ids) if len(files) > 1 else ids  # one file lies in order as it is
+
+
+def _twice(ids: Any) -> Any:
+    """Those of ordered hashes that stand there more than once: equal ones are neighbours."""
+    return ids[1:].filter(pc.equal(ids[1:], ids[:-1]))
+
+
+def _touched(
+    draft: Draft, history: list[StoredObject], fresh: list[StoredObject]
+) -> list[StoredObject]:
     """Finds ids that arrived twice, or had arrived before, into the temp table `touched`; returns
-    how many. Both are files of the id index.
+    the objects that may hold such. All are objects of the id index.
     """
-    bring_ahead(history)
-    arrivals = f"select id_hash from {parquet_list(fresh)} as arrivals"
-    ids = draft.connection.sql(arrivals).to_arrow_table()["id_hash"]
-    if len(fresh) > 1:  # one file lies in order as it is
-        ids = in_order(ids)
-    again = ids[1:].filter(pc.equal(ids[1:], ids[:-1]))  # equal ones are neighbours
-    parts = []
+    connection = draft.connection
+    known, new = draft.places(history), draft.places(fresh)
+    bring_ahead(known)
+    again = _twice(_ids_of(connection, new))
+    connection.execute("create or replace temp table touched (id_hash ubigint)")
+    was_known = 0
+    if known:
+        [(was_known,)] = connection.execute(
+            f"""insert into touched
+                select distinct id_hash from {parquet_list(new)} as arrivals
+                semi join {parquet_list(known)} as known using (id_hash)"""
+        ).fetchall()
     if len(again):
-        draft.connection.register("again", pa.table({"id_hash": again}))
-        parts.append("from again")
-    if history:
-        parts.append(f"{arrivals} semi join {parquet_list(history)} as known using (id_hash)")
-    if not parts:
-        return 0
-    draft.connection.execute(f"create or replace temp table touched as {' union '.join(parts)}")
-    [(count,)] = draft.connection.execute("select count(*) from touched").fetchall()
-    return int(count)
+        connection.register("again", pa.table({"id_hash": again}))
+        connection.execute("insert into touched from again except from touched")
+        connection.unregister("again")
+    if was_known:
+        return [*history, *fresh]
+    return fresh if len(again) else []
 
 
 def _index(
@@ -1270,21 +1281,16 @@ def _index(
     return item
 
 
-def _settle(draft: Draft) -> None:
+def _settle(draft: Draft, holders: Iterable[StoredObject]) -> None:
     """Writes the contests of the ids in `touched`: all their records, for every day on which one
-    stands.
+    stands. `holders`: the objects of the id index that may hold one.
     """
     connection = draft.connection
     names = ", ".join(REQUEST_COLUMNS)
     known = draft.partitions("staging.request_ids")
-    files = draft.places([item for key in known for item in known[key].objects])
-    of_day = [date.fromisoformat(key) for key in known for _ in known[key].objects]
-    holding = (  # asked of all at once: there may be thousands; a semi join takes twice as long
-        f"select file_index from {parquet_list(files)} group by 1 "
-        "having bool_or(id_hash in (from touched))"
-    )
+    day_of = {item: date.fromisoformat(key) for key in known for item in known[key].objects}
     while True:
-        days = sorted({of_day[index] for (index,) in connection.execute(holding).fetchall()})
+        days = sorted({day_of[item] for item in _holding(draft, list(holders))})
         records = TABLES["raw.requests"].rows_of(draft.files("raw.requests", days))
         connection.execute(
             f"""create or replace temp table contests as
@@ -1300,6 +1306,7 @@ def _settle(draft: Draft) -> None:
         ).fetchall()
         if not any(row[0] is not None for row in added):
             break
+        holders = day_of
     while connection.execute(
         """update contests set contest_id = least_id from (
                select id_hash, min(contest_id) as least_id from (
@@ -1345,6 +1352,77 @@ def _settle(draft: Draft) -> None:
         )
 
 
+def _holding(draft: Draft, holders: list[StoredObject]) -> list[StoredObject]:
+    """Those of some objects of the id index, not none, that hold an id in `touched`."""
+    if len(holders) == 1:  # where else
+        return holders
+    found = (
+        draft.connection.execute(  # all at once: there may be thousands; a semi join takes twice
+            f"select file_index from {parquet_list(draft.places(holders))} group by 1 "
+            "having bool_or(id_hash in (from touched))"
+        ).fetchall()
+    )
+    return [holders[index] for (index,) in found]
+
+
+def _told_apart(draft: Draft, days: Sequence[date]) -> Callable[[Workbench], bool] | None:
+    """What says, of staging.requests on some days, whether each id has one row: by the id index,
+    for which the hashes of a day's ids have been put in order already. It speaks where it has one
+    entry for each record, so not of a format with calls, which have entries of their own.
+    """
+    places = []
+    for day in map(str, days):
+        records, ids = (
+            draft.partitions(name).get(day) for name in ("raw.requests", "staging.request_ids")
+        )
+        if records is None or ids is None or records.rows != ids.rows:
+            return None
+        places += draft.places(ids.objects)
+    return partial(_are_apart, places) if places else None
+
+
+def _are_apart(index: list[Path], bench: Workbench) -> bool:
+    """Every id that the index has twice, or that was contested, has one row once the contested
+    records are taken out and the winners put in; and none is null.
+    """
+    connection = bench.connection
+    connection.register("again", pa.table({"id_hash": _twice(_ids_of(connection, index))}))
+    [(count,)] = connection.execute(
+        f"""with won as materialized (
+                select {IDENTITY} as id_hash from staging.request_winners
+            ),
+            contested as materialized (
+                select {IDENTITY} as id_hash
+                from staging.request_contests
+                where usage_date = contest_date
+            ),
+            doubtful as materialized (
+                from again union from won union from contested
+            ),
+            entries as (
+                select id_hash, 1 as entry from {parquet_list(index)}
+                where id_hash in (from doubtful)
+                union all
+                select id_hash, -1 from contested
+                union all
+                select id_hash, 1 from won
+            ),
+            odd as (
+                select 1 from entries group by id_hash having sum(entry) not in (0, 1)
+                union all
+                select 1 from raw.requests where gateway is null
+                union all
+                select 1 from raw.requests where request_id is null
+            )
+            select count(*) from odd"""
+    ).fetchall()
+    connection.unregister("again")
+    return not count
+
+
+TOLD_APART = {"staging.requests": _told_apart}
+
+
 def _reindex(draft: Draft, *, all_days: bool = False) -> None:
     """Writes the id index again for days indexed by another DuckDB, whose hash() may differ."""
     for day in draft.days("raw.requests"):
@@ -1362,16 +1440,17 @@ def rebuild(draft: Draft) -> None:
     for day in draft.days("staging.request_contests"):
         draft.drop("staging.request_contests", day)
     _reindex(draft, all_days=True)
-    files = draft.files("staging.request_ids")
-    if not files:
+    known = draft.partitions("staging.request_ids").values()
+    holders = [item for partition in known for item in partition.objects]
+    if not holders:
         return
     draft.connection.execute(
         "create or replace temp table touched as "
-        f"select id_hash from {parquet_list(files)} group by 1 having count(*) > 1"
+        f"select id_hash from {parquet_list(draft.places(holders))} group by 1 having count(*) > 1"
     )
     [(count,)] = draft.connection.execute("select count(*) from touched").fetchall()
     if count:
-        _settle(draft)
+        _settle(draft, holders)
 
 
 # ---- small things ---------------------------------------------------------------------------

@@ -288,6 +288,11 @@ class Step:
     run: Callable[[Workbench], list[Built]]
 
 
+# Whether each row of a view is told from all others, of some days that changed: what says so on a
+# bench, on which the view stands; None where only the rows themselves can tell.
+ToldApart = Callable[[Draft, Sequence[date]], Callable[[Workbench], bool] | None]
+
+
 @dataclass(frozen=True)
 class Task:
     """A partition that is out of date: all that its writing needs to know. `is_of_nothing`: no
@@ -645,10 +650,11 @@ class Models:
         *,
         force: Callable[[date | None], bool] = lambda _: False,
         steps: Mapping[str, Step] | None = None,
+        told_apart: Mapping[str, ToldApart] | None = None,
     ) -> Iterator[Built | Checked]:
         """Builds what is out of date, a model once all it reads is there, as many side by side as
         there are cores, and checks the grain of what changed; yields what was written and checked.
-        `steps`: what else has its place among them.
+        `steps`: what else has its place among them. `told_apart`: views whose rows an index knows.
         """
         steps = steps or {}
         graph = {
@@ -716,7 +722,7 @@ class Models:
             sorter.done(model.name)
             if model.is_view and model.name != "staging.requests":
                 return
-            grain = self._grain(draft, model)
+            grain = self._grain(draft, model, (told_apart or {}).get(model.name))
             if grain is None:  # audited by the night that published it
                 yield Checked(model.name, "grain", True, False, is_news=False)
             elif grain is _holds_for_none:
@@ -803,9 +809,12 @@ class Models:
             )
             yield Task(model, day, mark, parameters, sources, is_of_nothing)
 
-    def _grain(self, draft: Draft, model: Statement) -> Callable[[Workbench], str] | None:
+    def _grain(
+        self, draft: Draft, model: Statement, told_apart: ToldApart | None
+    ) -> Callable[[Workbench], str] | None:
         """What says whether a table's grain is broken, and how, over the days that changed since it
-        was published; None where nothing did.
+        was published; None where nothing did. A view whose SQL was audited row by row, the night it
+        changed, may be told by an index from then on.
         """
         published = draft.published.tables if draft.published else {}
         changed = {
@@ -826,7 +835,8 @@ class Models:
         sources = self.sources(draft, model.name, days)
         if not model.is_view and sources[model.name] == self.empty(model.name):
             return _holds_for_none
-        return partial(_broken_grain, model, sources)
+        is_told_apart = told_apart(draft, days) if told_apart and days is not None else None
+        return partial(_broken_grain, model, sources, is_told_apart)
 
     def _check_parameters(self, statement: Statement, values: Mapping[str, object]) -> None:
         for name in statement.parameters - values.keys():
@@ -934,9 +944,16 @@ def write_model(
             part.unlink(missing_ok=True)
 
 
-def _broken_grain(model: Statement, sources: Mapping[str, str], bench: Workbench) -> str:
+def _broken_grain(
+    model: Statement,
+    sources: Mapping[str, str],
+    is_told_apart: Callable[[Workbench], bool] | None,
+    bench: Workbench,
+) -> str:
     """How the grain of a table is broken, as a sentence; nothing where it holds."""
     bench.bind(sources)
+    if is_told_apart and is_told_apart(bench):
+        return ""
     grain = ", ".join(model.grain)
     nulls = " or ".join(f"{name} is null" for name in model.grain if name not in model.nullable)
     day = "min(usage_date)" if "usage_date" in model.columns else "null"

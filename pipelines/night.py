@@ -222,6 +222,11 @@ class Night:
                     exported & self.models.models.keys(), lambda bench: self._export(draft, bench)
                 )
             },
+            told_apart={
+                view: told
+                for module in self.sources
+                for view, told in getattr(module, "TOLD_APART", {}).items()
+            },
         ):
             yield event
             if isinstance(event, Checked) and not event.passed:

@@ -36,7 +36,7 @@ from pipelines.object_store import Changed, ObjectStoreError, RemoteObject, in_p
 from pipelines.settings import Limits
 from pipelines.store import connect, sha256_of
 
-CHUNK = 2**19  # of what is hashed and searched at once: it stays in the cache between the two
+CHUNK = 2**20  # of what is hashed and searched at once: less, and handing it over costs more
 PENDING_CHUNKS = 2  # so many wait for who searches them; then who brings them takes a turn
 FIRST_BYTES = 2**16  # of an object, from which is guessed what the rest is like
 NESTING_LIMIT = 512
@@ -319,17 +319,18 @@ SURELY_TEXT = " ".join(
 NOT_SURELY_TEXT = (
     r"regexp_full_match({0}, '[-+0-9.eE]+|true|false|-?(?i:nan|inf|infinity)|[\[{{](?s:.)*')"
 )
-# The usual spelling has 27 bytes, so every field of it has all its digits. Any other goes by the
-# pattern: the cast alone takes blanks, one-digit months, 24:00 and bare minutes, which the careful
-# path refuses.
-CLEAN_INSTANT = (
-    "coalesce("
+# The usual spelling has 27 bytes, so every field of it has all its digits; only where it isn't that
+# one is anything else asked. Any other goes by the pattern: the cast alone takes blanks, one-digit
+# months, 24:00 and bare minutes, which the careful path refuses.
+USUAL_INSTANT = (
     "case when strlen({0}) = 27 and {0} >= '1' and {0} < '3' "
-    "then try_strptime({0}, '%Y-%m-%dT%H:%M:%S.%fZ') end, "
-    "case when regexp_full_match({0}, '[12][0-9]{{3}}-[0-9]{{2}}-[0-9]{{2}}[T ]"
+    "then try_strptime({0}, '%Y-%m-%dT%H:%M:%S.%fZ') end"
+)
+OTHER_INSTANT = (
+    "when regexp_full_match({0}, '[12][0-9]{{3}}-[0-9]{{2}}-[0-9]{{2}}[T ]"
     r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{{1,9}})?"
     r"(?:Z|[+-](?:0[0-9]|1[0-4]):[0-5][0-9])') "
-    "then {0}::timestamptz::timestamp else error('instant') end)"
+    "then {0}::timestamptz::timestamp else error('instant') end"
 )
 # As text: read as a number, true is 1, " 1" is 1 and 0.5 is a whole one.
 CLEAN_COUNT = (
@@ -425,10 +426,16 @@ FLAG = Kind(
     pa.bool_(),
     plain=Plain("boolean", "{0}", r"[^tfn\s]"),
 )
-MOMENT = Kind("varchar", _absent(CLEAN_INSTANT), "timestamp", _instant, MICROSECONDS)
+MOMENT = Kind(
+    "varchar",
+    f"coalesce({USUAL_INSTANT}, case when {{0}} is null or {{0}} = '' then null {OTHER_INSTANT})",
+    "timestamp",
+    _instant,
+    MICROSECONDS,
+)
 COMPLETED = Kind(
     "varchar",
-    f"case when {{0}} is null then error('instant') else {CLEAN_INSTANT} end",
+    f"coalesce({USUAL_INSTANT}, case {OTHER_INSTANT})",
     "timestamp",
     _completed,
     MICROSECONDS,

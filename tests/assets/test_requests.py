@@ -9,19 +9,22 @@ import itertools
 import json
 import random
 import threading
+from collections import Counter
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from assets import requests as landing
 from pipelines.calendar import utc_now
 from pipelines.models import Models
-from pipelines.night import Told
+from pipelines.night import NightFailed, Told
 from pipelines.reading import FIRST_BYTES
-from pipelines.store import Draft
+from pipelines.store import Draft, Workbench, connect
 from tests.houses import House, jsonl, packed, request, spend_log
 
 FACTS = "request_id, completed_at, workspace_id, api_key_id, model, total_tokens, credits"
@@ -119,6 +122,83 @@ def test_a_request_counts_on_the_day_of_its_winner_only(house: House) -> None:
     assert [(str(row["usage_date"]), row["credits"]) for row in sums] == [
         ("2026-11-20", Decimal(3))
     ]
+
+
+def test_from_its_second_night_on_the_index_tells_requests_apart(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+
+    def are_apart(index: list[Path], bench: Workbench) -> bool:
+        asked.append(told(index, bench))
+        return asked[-1]
+
+    told = landing._are_apart
+    monkeypatch.setattr(landing, "_are_apart", are_apart)
+    house.put("requests/a.jsonl", [request("a"), request("b")])
+    house.night()  # the view is new: each row of it is looked at
+    assert asked == []
+
+    house.put("requests/b.jsonl", [request("b", credits_used="9"), request("c"), request("c")])
+    house.night()
+    assert asked == [True]
+    assert [row["request_id"] for row in requests(house)] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("missing", ["the contest", "the index"])
+def test_a_request_that_would_count_twice_stops_the_night(
+    house: House, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    house.put("requests/a.jsonl", [request("a")])
+    house.night()
+    if missing == "the contest":
+        monkeypatch.setattr(landing, "_touched", lambda *_: [])
+    else:
+        monkeypatch.setattr(landing.Landing, "_index", lambda *_: [])
+    house.put("requests/b.jsonl", [request("b"), request("b")])
+
+    with pytest.raises(
+        NightFailed, match=r"expected 1 row, found 2, for gateway \w+, request_id b"
+    ):
+        house.night()
+
+
+IDS = st.lists(st.integers(0, 5), max_size=6)
+
+
+@given(records=IDS, contested=IDS, won=IDS, has_null=st.booleans())
+@settings(max_examples=60)
+def test_the_index_tells_what_the_rows_would(
+    tmp_path_factory: pytest.TempPathFactory,
+    records: list[int],
+    contested: list[int],
+    won: list[int],
+    has_null: bool,
+) -> None:
+    file = tmp_path_factory.mktemp("index") / "ids.parquet"
+    connection = connect()
+    for table, ids in (
+        ("raw.requests", [*map(str, records), *([None] if has_null else [])]),
+        ("staging.request_contests", list(map(str, contested))),
+        ("staging.request_winners", list(map(str, won))),
+    ):
+        day = "date '2026-11-20'"
+        connection.execute(
+            f"create table {table} as select 'here' as gateway, unnest($ids::varchar[]) as "
+            f"request_id, {day} as usage_date, {day} as contest_date",
+            {"ids": ids},
+        )
+    connection.execute(
+        f"copy (select {landing.IDENTITY} as id_hash from raw.requests order by 1) to '{file}'"
+    )
+    rows = Counter(map(str, records))
+    rows.subtract(map(str, contested))
+    rows.update(map(str, won))
+
+    answer = landing._are_apart([file], Workbench(connection))
+
+    assert answer == (not has_null and set(rows.values()) <= {0, 1})
+    connection.close()
 
 
 def test_the_order_of_arrival_leaves_no_trace(tmp_path: Path, some_models: Models) -> None:
