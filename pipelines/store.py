@@ -60,14 +60,18 @@ class RawTable:
     by_day: bool = False
     reading: str = "select * from {files}"
 
-    def rows_of(self, files: Sequence[Path | str], *, by_path: bool = False) -> str:
+    def rows_of(
+        self, files: Sequence[Path | str], *, by_path: bool = False, where: str = ""
+    ) -> str:
         """The select that reads the table out of its files; `by_path`: the day is taken from their
-        names, so that a day asked for is a file opened.
+        names, so that a day asked for is a file opened. `where`: of the rows as they are stored,
+        before anything is computed.
         """
         options = f", hive_partitioning = {'true' if by_path else 'false'}"
         if "file_row_number" in self.reading:
             options += ", file_row_number = true"
-        return self.reading.format(files=parquet_list(files, options=options))
+        rows = self.reading.format(files=parquet_list(files, options=options))
+        return f"{rows} where {where}" if where else rows
 
 
 ARROW_TYPES = {

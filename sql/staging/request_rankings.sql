@@ -47,20 +47,21 @@ attempts as (
     select
         *,
         row_number() over (
-            partition by contest_date, gateway, call_id, is_attempt, copy_place
+            partition by contest_date, gateway, call_id, copy_place
             order by completed_at desc, request_id desc
         ) as attempts_behind,
         sum(credits) over (
-            partition by contest_date, gateway, call_id, is_attempt, copy_place
+            partition by contest_date, gateway, call_id, copy_place
         ) as call_credits,
         first_value(requested_model) over (
-            partition by contest_date, gateway, call_id, is_attempt, copy_place
+            partition by contest_date, gateway, call_id, copy_place
             order by completed_at, request_id
         ) as first_requested_model,
         count(distinct requested_model) over (
-            partition by contest_date, gateway, call_id, is_attempt, copy_place
+            partition by contest_date, gateway, call_id, copy_place
         ) as requested_model_count,
     from copies
+    where is_attempt
 ),
 
 folded as (
@@ -68,26 +69,31 @@ folded as (
         *,
         -- whether the attempt it is, or is a copy of, was followed by another
         coalesce(
-            is_attempt and max(case when copy_place = 1 then attempts_behind end) over (
+            max(case when copy_place = 1 then attempts_behind end) over (
                 partition by contest_date, gateway, request_id, format
             ) > 1, false
         ) as is_followed,
     from attempts
+    union all by name
+    select
+        *,
+        false as is_followed,
+    from copies
+    where not is_attempt
 ),
 
 placed as (
     select
         *,
-        row_number() over (
-            partition by contest_date, gateway, request_id, is_followed
-            order by
-                format_rank, completed_at desc, credits desc, record_sha256, member_id,
-                arrived_at, source_object, source_line
-        ) as place,
-        min(format_rank) over (
-            partition by contest_date, gateway, request_id, is_followed
-        ) as best_format_rank,
+        row_number() over ranked as place,
+        first_value(format_rank) over ranked as best_format_rank,
     from folded
+    window ranked as (
+        partition by contest_date, gateway, request_id, is_followed
+        order by
+            format_rank, completed_at desc, credits desc, record_sha256, member_id,
+            arrived_at, source_object, source_line
+    )
 ),
 
 counted as (
