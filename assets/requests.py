@@ -1223,8 +1223,11 @@ class Arrivals:
 
     def settle(self) -> None:
         """Writes the contests that these records open."""
-        if self.fresh and (holders := _touched(self.draft, self.history, self.fresh)):
-            _settle(self.draft, holders)
+        if self.fresh:
+            known, new = self.draft.places(self.history), self.draft.places(self.fresh)
+            is_known, is_twice = _touched(self.draft, known, new)
+            if is_known or is_twice:
+                _settle(self.draft, [*(self.history if is_known else []), *self.fresh])
         self._begin()
 
 
@@ -1239,20 +1242,17 @@ def _twice(ids: Any) -> Any:
     return ids[1:].filter(pc.equal(ids[1:], ids[:-1]))
 
 
-def _touched(
-    draft: Draft, history: list[StoredObject], fresh: list[StoredObject]
-) -> list[StoredObject]:
-    """Finds ids that arrived twice, or had arrived before, into the temp table `touched`; returns
-    the objects that may hold such. All are objects of the id index.
+def _touched(draft: Draft, known: list[Path], new: list[Path]) -> tuple[bool, bool]:
+    """Finds the ids in new files of the id index that are in known ones, or twice among the new,
+    into the temp table `touched`; returns whether there are such, of either.
     """
     connection = draft.connection
-    known, new = draft.places(history), draft.places(fresh)
     bring_ahead(known)
     again = _twice(_ids_of(connection, new))
     connection.execute("create or replace temp table touched (id_hash ubigint)")
-    was_known = 0
+    known_count = 0
     if known:
-        [(was_known,)] = connection.execute(
+        [(known_count,)] = connection.execute(
             f"""insert into touched
                 select distinct id_hash from {parquet_list(new)} as arrivals
                 semi join {parquet_list(known)} as known using (id_hash)"""
@@ -1261,9 +1261,7 @@ def _touched(
         connection.register("again", pa.table({"id_hash": again}))
         connection.execute("insert into touched from again except from touched")
         connection.unregister("again")
-    if was_known:
-        return [*history, *fresh]
-    return fresh if len(again) else []
+    return known_count > 0, len(again) > 0
 
 
 def _index(

@@ -152,7 +152,7 @@ def test_a_request_that_would_count_twice_stops_the_night(
     house.put("requests/a.jsonl", [request("a")])
     house.night()
     if missing == "the contest":
-        monkeypatch.setattr(landing, "_touched", lambda *_: [])
+        monkeypatch.setattr(landing, "_touched", lambda *_: (False, False))
     else:
         monkeypatch.setattr(landing.Landing, "_index", lambda *_: [])
     house.put("requests/b.jsonl", [request("b"), request("b")])
