@@ -1,4 +1,4 @@
-"""`make bench` itself, on a few rows: what it takes out of the house to measure it alone is there."""
+"""`make bench` itself, on a few rows: what it measures by itself is still there to be measured."""
 
 from pathlib import Path
 
