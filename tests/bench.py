@@ -247,7 +247,7 @@ Round = dict[str, Measured]  # what was measured in it, by its name in the table
 CLEAN, TWICE = "clean", "0.1 % duplicates"
 PACKED = "engine on gzip"
 ONCE_MORE = ", once more"
-LANDINGS = ("", ONCE_MORE, ", a third time", ", a fourth time")
+TIMES = ("", ONCE_MORE, ", a third time", ", a fourth time")  # that some things are measured
 BEFORE = "engine before"  # and the name of a night
 
 
@@ -813,16 +813,18 @@ def compare(
             if name == CLEAN:
                 keep("empty night", night(bench.house))
             if name == TWICE:  # what they add is less than the pace moves in a minute
-                for again in (TWICE, *({CLEAN} & arrived.keys())):  # there and back
-                    keep(f"{BEFORE} {again}{ONCE_MORE}", engine(file, folder))
-                    keep(f"{again}{ONCE_MORE}", bench.night("in use", arrived[again]))
+                for turn, again in enumerate(TIMES[1:]):  # there and back
+                    for each in (CLEAN, TWICE) if turn % 2 else (TWICE, CLEAN):
+                        if each in arrived:
+                            keep(f"{BEFORE} {each}{again}", engine(file, folder))
+                            keep(f"{each}{again}", bench.night("in use", arrived[each]))
         lived = [name for name in histories if is_wanted(name)]
         for name in lived:
             keep(f"{BEFORE} {name}", engine(file, folder))
             keep(name, bench.night(name, file))
             if name == list(histories)[-1]:
                 keep("one request found", run(bench.house, "request", first_request(file)))
-        for turn, again in enumerate(LANDINGS):  # there and back, for a pace that rises or falls
+        for turn, again in enumerate(TIMES):  # there and back, for a pace that rises or falls
             for name in reversed(lived) if turn % 2 else lived:
                 keep(f"landing, {name}{again}", bench.landing(name, file))
         if is_wanted("id check"):
@@ -846,21 +848,24 @@ def first_request(file: Path) -> str:
 # ---- what is said of it ---------------------------------------------------------------------
 
 
-def both_times(one: Round, of: Callable[[str], float], day: str) -> float:
-    """The mean of a night that was measured twice in a round."""
-    return statistics.mean(of(name) for name in (day, f"{day}{ONCE_MORE}") if name in one)
+def each_time(one: Round, of: Callable[[str], float], day: str) -> float:
+    """The median of a night that was measured several times in a round: one in four may meet a
+    minute in which the machine does something else.
+    """
+    return statistics.median(of(f"{day}{again}") for again in TIMES if f"{day}{again}" in one)
 
 
 def added(one: Round, by: str) -> float:
-    """What 0.1 % duplicates took more than the clean nights before and after, in the mean engine of
-    the four: two nights of each, there and back, so that a pace that rises or falls does not tell.
+    """What 0.1 % duplicates took more than the clean nights beside them, in the engine measured
+    before these: four nights of each, there and back, so that a pace that rises or falls does not
+    tell.
     """
 
-    def mean(day: str, before: str = "") -> float:
-        return both_times(one, lambda name: float(getattr(one[f"{before}{name}"], by)), day)
+    def usual(day: str, before: str = "") -> float:
+        return each_time(one, lambda name: float(getattr(one[f"{before}{name}"], by)), day)
 
-    engine = (mean(TWICE, f"{BEFORE} ") + mean(CLEAN, f"{BEFORE} ")) / 2
-    return (mean(TWICE) - mean(CLEAN)) / engine
+    engine = (usual(TWICE, f"{BEFORE} ") + usual(CLEAN, f"{BEFORE} ")) / 2
+    return (usual(TWICE) - usual(CLEAN)) / engine
 
 
 def claims(rounds: Sequence[Round]) -> list[Claim]:
@@ -892,7 +897,7 @@ def claims(rounds: Sequence[Round]) -> list[Claim]:
         return float((getattr(one[name], by) - getattr(one["empty night"], by)) / floor)
 
     def day(one: Round, by: str, name: str) -> float:
-        return both_times(one, lambda each: net(one, by, each), name)
+        return each_time(one, lambda each: net(one, by, each), name)
 
     def ratio(one: Round, by: str, name: str, against: str) -> float:
         return float(getattr(one[name], by) / getattr(one[against], by))
@@ -934,7 +939,7 @@ def claims(rounds: Sequence[Round]) -> list[Claim]:
 
     def landed(one: Round, by: str, history: str) -> float:
         """A landing into a history, the mean of all."""
-        return statistics.mean(getattr(one[f"landing, {history}{again}"], by) for again in LANDINGS)
+        return statistics.mean(getattr(one[f"landing, {history}{again}"], by) for again in TIMES)
 
     both(
         f"the day landed into {LONG_HISTORY} days ÷ into {SHORT_HISTORY}",
@@ -995,7 +1000,7 @@ def as_told(name: str) -> str:
     """By which name of the table something was measured."""
     if name.startswith(BEFORE):
         return "engine"
-    return next(name.removesuffix(again) for again in LANDINGS[::-1] if name.endswith(again))
+    return next(name.removesuffix(again) for again in TIMES[::-1] if name.endswith(again))
 
 
 def table(rounds: Sequence[Round]) -> Iterator[tuple[str, list[Measured]]]:
@@ -1032,8 +1037,8 @@ Written by `make bench` (`tests/bench.py`) on {date.today()}; run it to have you
 workspaces with {KEYS_EACH} keys each, every canonical field) arrive in a warehouse that is in use.
 {os.cpu_count()} cores, Python {platform.python_version()}, DuckDB {duckdb.__version__}.
 {len(rounds)} rounds, in each of which everything runs once (the clean day and the one with
-duplicates twice, there and back), the engine before and after every night; the load average was
-{load:.1f} before the first. What arrives lies in memory, for it was read just before. What is
+duplicates four times, there and back), the engine before and after every night; the load average
+was {load:.1f} before the first. What arrives lies in memory, for it was read just before. What is
 compared is compared within its round, a night with the mean of the engines beside it, as a
 machine's pace changes; what is found is the median of the rounds.
 
@@ -1055,7 +1060,7 @@ A day's night is compared less the empty night; only where histories are compare
   strictly, resolves duplicates, builds and audits every table, exports, syncs, publishes, and
   derives `warehouse.duckdb`. One request landed before it, of the day before, in a thousand.
 - **0.1 % duplicates**: every thousandth line stands there once more. Clean nights and such are
-  measured twice a round, there and back: what they add is told of all four, in the mean engine.
+  measured four times a round, there and back: told is the median of the four.
   **0.1 % bad lines**: every thousandth is torn, or lacks its id, or states credits, an instant or
   tokens that are none.
 - **empty night**: the same command again, when nothing new has arrived.
