@@ -12,7 +12,6 @@ def test_what_is_measured_by_itself_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     monkeypatch.setattr(bench, "IDS", 4_000)
-    monkeypatch.setattr(bench, "SUBJECTS", 10)
     if part == "ids":
         ids = bench.Ids(tmp_path / part)
         ids.prepare(50)

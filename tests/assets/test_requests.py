@@ -342,7 +342,7 @@ def test_many_small_objects_land_together(house: House) -> None:
     assert len(partition.objects) == 1
 
 
-def test_a_long_object_lands_while_it_is_looked_at_whatever_is_found_late_in_it(
+def test_a_long_object_lands_whatever_is_found_late_in_it(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(landing, "LONG", 1 << 20)
