@@ -60,6 +60,7 @@ from pipelines.store import (
     bring_ahead,
     in_order,
     parquet_list,
+    places_among,
     quote,
     sha256_of,
 )
@@ -70,7 +71,7 @@ log = logging.getLogger("meterhouse.land")
 BATCH_BYTES = 2**30  # of objects that land by one statement: each ends with a core at rest
 LONG = 64 * 2**20  # bytes of an object that is landed by itself
 CAREFUL_ROWS = 100_000
-UNSETTLED_ROWS = 20_000_000  # whose ids are in memory at once, eight bytes each
+UNSETTLED_ROWS = 20_000_000  # whose ids are in memory at once, sixteen bytes each
 OBJECT_ROWS = 5_000_000  # about, in an object of raw.requests (house, invariant 2)
 
 REQUEST_COLUMNS: dict[str, tuple[str, str]] = {
@@ -1115,7 +1116,9 @@ class Landing:
             with ThreadPoolExecutor(1) as pool:
                 sha256 = pool.submit(sha256_of, file)
                 fresh = self._index({day: [file]})
-                self.draft.add("raw.requests", file, day, (rows, credits), sha256.result())
+                file = self.draft.add("raw.requests", file, day, (rows, credits), sha256.result())
+            if "call_id" not in self.format.request:
+                fresh = [replace(one, file=file) for one in fresh]
         else:
             new: dict[date, list[Path]] = {}
             source = parquet_list([file], options=", file_row_number = true")
@@ -1136,11 +1139,11 @@ class Landing:
             fresh = self._index(new)
         self.arrivals.add(fresh, rows)
 
-    def _index(self, new: Mapping[date, list[Path]]) -> list[StoredObject]:
-        """Writes the id index of new objects; returns its own."""
+    def _index(self, new: Mapping[date, list[Path]]) -> list["Fresh"]:
+        """Writes the id index of new objects."""
         gateway, has_calls = quote(self.source.gateway), "call_id" in self.format.request
         return [
-            _index(self.draft, day, parquet_list(files), gateway, has_calls=has_calls)
+            _index(self.draft, day, files, gateway, has_calls=has_calls)
             for day, files in new.items()
         ]
 
@@ -1199,6 +1202,18 @@ def _wholes(parts: Iterable[Landed]) -> dict[str, Landed]:
 # ---- one request, several records -----------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Fresh:
+    """What has just landed of a day: its object of the id index and the hashes in it, in order; the
+    hash of each record's id, in the order of the records, and the one file where these stand.
+    """
+
+    item: StoredObject
+    ids: pa.Array
+    records: pa.ChunkedArray
+    file: Path | None = None  # none: in several, or their calls have hashes too
+
+
 class Arrivals:
     """The ids of what has landed and is not yet held against all others: of many small objects they
     are held against the history once.
@@ -1211,11 +1226,11 @@ class Arrivals:
     def _begin(self) -> None:
         known = self.draft.partitions("staging.request_ids").values()
         self.history = [item for partition in known for item in partition.objects]
-        self.fresh: list[StoredObject] = []
+        self.fresh: list[Fresh] = []
         self.rows = 0
 
-    def add(self, fresh: Iterable[StoredObject], rows: int) -> None:
-        """More objects of the id index, of so many records."""
+    def add(self, fresh: Iterable[Fresh], rows: int) -> None:
+        """More of what landed, so many records."""
         self.fresh += fresh
         self.rows += rows
         if self.rows > UNSETTLED_ROWS:
@@ -1224,10 +1239,15 @@ class Arrivals:
     def settle(self) -> None:
         """Writes the contests that these records open."""
         if self.fresh:
-            known, new = self.draft.places(self.history), self.draft.places(self.fresh)
-            is_known, is_twice = _touched(self.draft, known, new)
-            if is_known or is_twice:
-                _settle(self.draft, [*(self.history if is_known else []), *self.fresh])
+            ids = [fresh.ids for fresh in self.fresh]
+            known, items = self.draft.places(self.history), [fresh.item for fresh in self.fresh]
+            is_known, is_twice = _touched(
+                self.draft, known, in_order(pa.chunked_array(ids)) if len(ids) > 1 else ids[0]
+            )
+            if is_known:
+                _settle(self.draft, [*self.history, *items])
+            elif is_twice:
+                _settle(self.draft, items, _records_twice(self.draft, self.fresh))
         self._begin()
 
 
@@ -1242,21 +1262,25 @@ def _twice(ids: Any) -> Any:
     return ids[1:].filter(pc.equal(ids[1:], ids[:-1]))
 
 
-def _touched(draft: Draft, known: list[Path], new: list[Path]) -> tuple[bool, bool]:
-    """Finds the ids in new files of the id index that are in known ones, or twice among the new,
+def _touched(draft: Draft, known: list[Path], new: pa.Array) -> tuple[bool, bool]:
+    """Finds which of new ids, in order, are in known files of the id index, or twice among the new,
     into the temp table `touched`; returns whether there are such, of either.
     """
     connection = draft.connection
     bring_ahead(known)
-    again = _twice(_ids_of(connection, new))
+    again = _twice(new)
     connection.execute("create or replace temp table touched (id_hash ubigint)")
     known_count = 0
     if known:
+        # in pieces, each of which a thread takes
+        pieces = [new[first : first + 2**17] for first in range(0, len(new), 2**17)]
+        connection.register("arrivals", pa.table({"id_hash": pa.chunked_array(pieces)}))
         [(known_count,)] = connection.execute(
             f"""insert into touched
-                select distinct id_hash from {parquet_list(new)} as arrivals
+                select distinct id_hash from arrivals
                 semi join {parquet_list(known)} as known using (id_hash)"""
         ).fetchall()
+        connection.unregister("arrivals")
     if len(again):
         connection.register("again", pa.table({"id_hash": again}))
         connection.execute("insert into touched from again except from touched")
@@ -1264,24 +1288,53 @@ def _touched(draft: Draft, known: list[Path], new: list[Path]) -> tuple[bool, bo
     return known_count > 0, len(again) > 0
 
 
+def _records_twice(draft: Draft, arrivals: Sequence[Fresh]) -> str | None:
+    """The select of those just landed whose ids are in `touched`, by where they stand: hashes still
+    in memory need not be made again; nothing where they aren't known by their places.
+    """
+    connection = draft.connection
+    touched = connection.sql("from touched").to_arrow_table()["id_hash"].combine_chunks()
+    selects: list[str] = []
+    for fresh in arrivals:
+        if fresh.file is None:
+            return None
+        places = places_among(fresh.records, touched)
+        if len(places):
+            name = f"places_{len(selects)}"
+            connection.register("places", pa.table({"place": places}))
+            connection.execute(f"create or replace temp table {name} as from places")
+            connection.unregister("places")
+            where = f"file_row_number in (from {name})"
+            selects.append(TABLES["raw.requests"].rows_of([fresh.file], where=where))
+    return " union all ".join(selects)
+
+
 def _index(
-    draft: Draft, day: date, records: str, gateway: str = "gateway", *, has_calls: bool = True
-) -> StoredObject:
-    """Writes the id index of a day's records, as one object more."""
+    draft: Draft,
+    day: date,
+    files: Sequence[Path],
+    gateway: str = "gateway",
+    *,
+    has_calls: bool = True,
+) -> Fresh:
+    """Writes the id index of files of a day's records, as one object more."""
+    records = parquet_list(files, options=", hive_partitioning = false")
     select = f"select {IDENTITY.replace('gateway', gateway)} as id_hash from {records}"
     if has_calls:
         call = CALL.replace("gateway", gateway)
         select += f" union all select {call} from {records} where call_id is not null"
-    ids = in_order(draft.connection.sql(select).to_arrow_table()["id_hash"])
+    hashes = draft.connection.sql(select).to_arrow_table()["id_hash"]
+    ids = in_order(hashes)
     index = pa.table({"id_hash": ids})
     item = draft.append("staging.request_ids", index, day, options=INDEX_FILES)
     draft.mark("staging.request_ids", day, ENGINE)
-    return item
+    return Fresh(item, ids, hashes)
 
 
-def _settle(draft: Draft, holders: Iterable[StoredObject]) -> None:
+def _settle(draft: Draft, holders: Iterable[StoredObject], records: str | None = None) -> None:
     """Writes the contests of the ids in `touched`: all their records, for every day on which one
-    stands. `holders`: the objects of the id index that may hold one.
+    stands. `holders`: the objects of the id index that may hold one; `records`: the select of these
+    records, where it is known already.
     """
     connection = draft.connection
     names = ", ".join(REQUEST_COLUMNS)
@@ -1289,12 +1342,13 @@ def _settle(draft: Draft, holders: Iterable[StoredObject]) -> None:
     day_of = {item: date.fromisoformat(key) for key in known for item in known[key].objects}
     while True:
         days = sorted({day_of[item] for item in _holding(draft, list(holders))})
-        has_calls = not all(_is_of_ids_alone(draft, day) for day in days)
-        records = TABLES["raw.requests"].rows_of(
-            draft.files("raw.requests", days),
-            where=f"{IDENTITY} in (from touched)"
-            + (f" or {CALL} in (from touched)" if has_calls else ""),
-        )
+        if records is None:
+            has_calls = not all(_is_of_ids_alone(draft, day) for day in days)
+            records = TABLES["raw.requests"].rows_of(
+                draft.files("raw.requests", days),
+                where=f"{IDENTITY} in (from touched)"
+                + (f" or {CALL} in (from touched)" if has_calls else ""),
+            )
         connection.execute(
             f"""create or replace temp table contests as
                 select {names}, {IDENTITY} as id_hash, {CALL} as call_hash, request_id as contest_id
@@ -1308,7 +1362,7 @@ def _settle(draft: Draft, holders: Iterable[StoredObject]) -> None:
         ).fetchall()
         if not any(row[0] is not None for row in added):
             break
-        holders = day_of
+        holders, records = day_of, None
     while connection.execute(
         """update contests set contest_id = least_id from (
                select id_hash, min(contest_id) as least_id from (
@@ -1418,11 +1472,8 @@ def _reindex(draft: Draft, *, all_days: bool = False) -> None:
     for day in draft.days("raw.requests"):
         known = draft.partitions("staging.request_ids").get(str(day))
         if known is None or known.fingerprint != ENGINE or all_days:
-            files = parquet_list(
-                draft.files("raw.requests", [day]), options=", hive_partitioning = false"
-            )
             draft.drop("staging.request_ids", day)
-            _index(draft, day, files)
+            _index(draft, day, draft.files("raw.requests", [day]))
 
 
 def rebuild(draft: Draft) -> None:

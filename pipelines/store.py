@@ -25,6 +25,7 @@ from typing import Any
 import duckdb
 import filelock
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.calendar import utc_now
 
@@ -107,6 +108,15 @@ def in_order(numbers: pa.ChunkedArray) -> pa.Array:
     import polars as pl
 
     return pl.Series(numbers).sort(nulls_last=True).to_arrow()
+
+
+def places_among(numbers: pa.ChunkedArray, others: pa.Array) -> pa.Array:
+    """Where numbers stand, from 0, that are among others. Of five million Polars takes a third."""
+    if len(numbers) < 100_000:
+        return pc.indices_nonzero(pc.is_in(numbers, value_set=others))
+    import polars as pl
+
+    return pl.Series(numbers).is_in(pl.Series(others).implode()).arg_true().to_arrow()
 
 
 @dataclass(frozen=True)

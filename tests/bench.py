@@ -94,14 +94,14 @@ print(json.dumps({"wall": wall, "cpu": cpu, "rss": after.ru_maxrss * 1024}))
 ID_CHECK = """
 import json, resource, sys, tempfile, time
 from pathlib import Path
-from assets.requests import _touched
+from assets.requests import _ids_of, _touched
 from pipelines import contents
 from pipelines.store import Draft, Store
 *history, fresh = sorted(Path(sys.argv[1]).iterdir())
 with tempfile.TemporaryDirectory() as name:
     draft = Draft(Store(Path(name)), Path(name), contents.models().bind)
     before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
-    assert not any(_touched(draft, history, [fresh]))
+    assert not any(_touched(draft, history, _ids_of(draft.connection, [fresh])))
     wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
     draft.close()
 cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

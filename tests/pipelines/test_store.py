@@ -10,7 +10,7 @@ import pytest
 
 from pipelines import contents
 from pipelines.calendar import utc_now
-from pipelines.store import Draft, Store, StoreError, in_order
+from pipelines.store import Draft, Store, StoreError, in_order, places_among
 
 AS_OF = datetime(2026, 11, 21)
 ROWS = "select range as number, (range * 1.5)::decimal(38, 9) as credits from range({0})"
@@ -181,3 +181,13 @@ def test_numbers_are_put_in_order_whether_few_or_many_nulls_last(count: int) -> 
     halves = pa.chunked_array([numbers[::2], [None, *numbers[1::2]]], pa.uint64())
 
     assert in_order(halves).to_pylist() == [*sorted(numbers), None]
+
+
+@pytest.mark.parametrize("count", [0, 9, 200_000])
+def test_numbers_are_found_among_others_where_they_stand_whether_few_or_many(count: int) -> None:
+    numbers = pa.chunked_array([[*range(count)], [5, None, 2**64 - 1, 5]], pa.uint64())
+    others = pa.array([2**64 - 1, 5, 10**9], pa.uint64())
+
+    places = places_among(numbers, others).to_pylist()
+
+    assert places == [*([5] if count > 5 else []), count, count + 2, count + 3]
