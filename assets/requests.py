@@ -1251,13 +1251,13 @@ class Arrivals:
         self._begin()
 
 
-def _ids_of(connection: duckdb.DuckDBPyConnection, files: Sequence[Path | str]) -> Any:
+def _ids_of(connection: duckdb.DuckDBPyConnection, files: Sequence[Path | str]) -> pa.Array:
     """The hashes that files of the id index hold, in order."""
     ids = connection.sql(f"select id_hash from {parquet_list(files)}").to_arrow_table()["id_hash"]
-    return in_order(ids) if len(files) > 1 else ids  # one file lies in order as it is
+    return in_order(ids) if len(files) > 1 else ids.combine_chunks()  # one file lies in order
 
 
-def _twice(ids: Any) -> Any:
+def _twice(ids: pa.Array) -> pa.Array:
     """Those of ordered hashes that stand there more than once: equal ones are neighbours."""
     return ids[1:].filter(pc.equal(ids[1:], ids[:-1]))
 
@@ -1274,7 +1274,8 @@ def _touched(draft: Draft, known: list[Path], new: pa.Array) -> tuple[bool, bool
     if known:
         # in pieces, each of which a thread takes
         pieces = [new[first : first + 2**17] for first in range(0, len(new), 2**17)]
-        connection.register("arrivals", pa.table({"id_hash": pa.chunked_array(pieces)}))
+        ids = pa.chunked_array(pieces, pa.uint64())
+        connection.register("arrivals", pa.table({"id_hash": ids}))
         [(known_count,)] = connection.execute(
             f"""insert into touched
                 select distinct id_hash from arrivals
