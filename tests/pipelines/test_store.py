@@ -175,6 +175,18 @@ def test_a_journal_keeps_its_lines_in_order_each_durable_by_itself(store: Store)
     assert journal.entries()[0]["at"] == str(AS_OF)
 
 
+def test_what_another_process_publishes_or_appends_is_read_at_once(store: Store) -> None:
+    other = Store(store.root)
+    for count in (3, 5, 3):
+        published = publish(other, count)
+        other.journal("raw.deliveries").append({"number": count})
+
+        assert store.snapshot() == published
+        assert store.journal("raw.deliveries").entries()[-1] == {"number": count}
+
+    assert [entry["number"] for entry in other.journal("raw.deliveries").entries()] == [3, 5, 3]
+
+
 @pytest.mark.parametrize("count", [0, 9, 200_000])
 def test_numbers_are_put_in_order_whether_few_or_many_nulls_last(count: int) -> None:
     numbers = [(number * 2**61 + 7919 * number) % 2**64 for number in range(count)]
