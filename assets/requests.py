@@ -197,7 +197,9 @@ TABLES: dict[str, RawTable] = {
     ),
 }
 
-ENGINE = f"DuckDB {duckdb.__version__}"
+# What a day's id index is made of: hashes of one DuckDB, of request ids alone or of calls as well.
+IDS = f"ids by DuckDB {duckdb.__version__}"
+IDS_AND_CALLS = f"ids and calls by DuckDB {duckdb.__version__}"
 IDENTITY = "hash(gateway, request_id)"
 CALL = "case when call_id is not null then hash(gateway, 'call', call_id) end"
 # Of a line that was sifted: how many were left out before it.
@@ -1295,19 +1297,27 @@ def _records_twice(draft: Draft, arrivals: Sequence[Fresh]) -> str | None:
     """
     connection = draft.connection
     touched = connection.sql("from touched").to_arrow_table()["id_hash"].combine_chunks()
-    selects: list[str] = []
+    files: list[Path] = []
+    places: list[pa.RecordBatch] = []
     for fresh in arrivals:
         if fresh.file is None:
             return None
-        places = places_among(fresh.records, touched)
-        if len(places):
-            name = f"places_{len(selects)}"
-            connection.register("places", pa.table({"place": places}))
-            connection.execute(f"create or replace temp table {name} as from places")
-            connection.unregister("places")
-            where = f"file_row_number in (from {name})"
-            selects.append(TABLES["raw.requests"].rows_of([fresh.file], where=where))
-    return " union all ".join(selects)
+        found = places_among(fresh.records, touched)
+        if len(found):
+            file_index = pa.repeat(pa.scalar(len(files), pa.uint64()), len(found))
+            columns = [file_index, found.cast(pa.int64())]
+            places.append(pa.record_batch(columns, ["file_index", "place"]))
+            files.append(fresh.file)
+    connection.register("found", pa.Table.from_batches(places))
+    connection.execute("create or replace temp table places as from found")
+    connection.unregister("found")
+    # of one file, a number is found sooner than a pair
+    where = (
+        "file_row_number in (select place from places)"
+        if len(files) == 1
+        else "(file_index, file_row_number) in (from places)"
+    )
+    return TABLES["raw.requests"].rows_of(files, where=where)
 
 
 def _index(
@@ -1319,17 +1329,25 @@ def _index(
     has_calls: bool = True,
 ) -> Fresh:
     """Writes the id index of files of a day's records, as one object more."""
-    records = parquet_list(files, options=", hive_partitioning = false")
-    select = f"select {IDENTITY.replace('gateway', gateway)} as id_hash from {records}"
+    records = f"from {parquet_list(files, options=', hive_partitioning = false')}"
+
+    def hashes(of: str, where: str = "") -> pa.ChunkedArray:
+        select = f"select {of.replace('gateway', gateway)} as id_hash {records} {where}"
+        return draft.connection.sql(select).to_arrow_table()["id_hash"]
+
+    known = draft.partitions("staging.request_ids").get(str(day))
+    is_of_calls = known is not None and known.fingerprint == IDS_AND_CALLS
+    found = hashes(IDENTITY)
+    together = found
     if has_calls:
-        call = CALL.replace("gateway", gateway)
-        select += f" union all select {call} from {records} where call_id is not null"
-    hashes = draft.connection.sql(select).to_arrow_table()["id_hash"]
-    ids = in_order(hashes)
+        calls = hashes(CALL, "where call_id is not null")
+        is_of_calls |= len(calls) > 0
+        together = pa.chunked_array([*found.chunks, *calls.chunks], pa.uint64())
+    ids = in_order(together)
     index = pa.table({"id_hash": ids})
     item = draft.append("staging.request_ids", index, day, options=INDEX_FILES)
-    draft.mark("staging.request_ids", day, ENGINE)
-    return Fresh(item, ids, hashes)
+    draft.mark("staging.request_ids", day, IDS_AND_CALLS if is_of_calls else IDS)
+    return Fresh(item, ids, found)
 
 
 def _settle(draft: Draft, holders: Iterable[StoredObject], records: str | None = None) -> None:
@@ -1344,7 +1362,7 @@ def _settle(draft: Draft, holders: Iterable[StoredObject], records: str | None =
     while True:
         days = sorted({day_of[item] for item in _holding(draft, list(holders))})
         if records is None:
-            has_calls = not all(_is_of_ids_alone(draft, day) for day in days)
+            has_calls = any(_has_calls(draft, day) for day in days)
             records = TABLES["raw.requests"].rows_of(
                 draft.files("raw.requests", days),
                 where=f"{IDENTITY} in (from touched)"
@@ -1421,12 +1439,21 @@ def _holding(draft: Draft, holders: list[StoredObject]) -> list[StoredObject]:
     return [holders[index] for (index,) in found]
 
 
+def _has_calls(draft: Draft, day: date) -> bool:
+    """Whether the index of a day has entries of calls."""
+    known = draft.partitions("staging.request_ids").get(str(day))
+    return known is not None and known.fingerprint == IDS_AND_CALLS
+
+
 def _is_of_ids_alone(draft: Draft, day: date) -> bool:
-    """Whether the index of a day has one entry for each record: calls have entries of their own."""
+    """Whether the index of a day has one entry for each record: not where calls have entries of
+    their own, nor where records of the same ids, in several objects, share one object of the index.
+    """
     records, ids = (
         draft.partitions(name).get(str(day)) for name in ("raw.requests", "staging.request_ids")
     )
-    return records is not None and ids is not None and records.rows == ids.rows
+    is_whole = records is not None and ids is not None and records.rows == ids.rows
+    return is_whole and not _has_calls(draft, day)
 
 
 def _told_apart(draft: Draft, days: Sequence[date]) -> Callable[[Workbench], bool] | None:
@@ -1469,10 +1496,12 @@ TOLD_APART = {"staging.requests": _told_apart}
 
 
 def _reindex(draft: Draft, *, all_days: bool = False) -> None:
-    """Writes the id index again for days indexed by another DuckDB, whose hash() may differ."""
+    """Writes the id index again for days indexed by another DuckDB, whose hash() may differ, or by
+    a release that did not say whether calls are in it.
+    """
     for day in draft.days("raw.requests"):
         known = draft.partitions("staging.request_ids").get(str(day))
-        if known is None or known.fingerprint != ENGINE or all_days:
+        if all_days or known is None or known.fingerprint not in (IDS, IDS_AND_CALLS):
             draft.drop("staging.request_ids", day)
             _index(draft, day, draft.files("raw.requests", [day]))
 

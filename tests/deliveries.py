@@ -1,9 +1,10 @@
 """One world of request logs, delivered in many ways: what `test_deliveries.py` tries a few of, and
 `proof.py` many.
 
-A world is a list of lines by a seed: three days and a year ago, two formats, records twice, records
-that contradict each other, odd ones and bad ones. A delivery is a way for it to arrive: in any
-order, in any number of objects, some of them again, renamed, packed otherwise, over several nights.
+A world is a list of lines by a seed: three days and a year ago, three formats, records twice,
+records that contradict each other, calls of several attempts, odd ones and bad ones. A delivery is
+a way for it to arrive: in any order, in any number of objects, some of them again, renamed, packed
+or worded otherwise, over several nights.
 """
 
 import hashlib
@@ -12,19 +13,27 @@ import random
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from pipelines.models import Models
-from tests.houses import House, jsonl, request, spend_log
+from tests.houses import SETTINGS, House, attempt, jsonl, request, spend_log
 from tests.slow_reader import Verdicts, expected
 
 LATEST = datetime(2026, 12, 31)
-RANKS = {"canonical": 0, "litellm_spendlogs": 1}
-FOLDERS = {"canonical": "requests", "litellm_spendlogs": "proxy"}
+RANKS = {"canonical": 0, "litellm_spendlogs": 1, "litellm_payload": 2}
+FOLDERS = {"canonical": "requests", "litellm_spendlogs": "proxy", "litellm_payload": "attempts"}
 PACKINGS = ("", ".gz", ".zst")
+BAD = ('{"request_id": 7}', "no record", json.dumps(request("x", credits_used=-1)))
+WITH_ATTEMPTS = """
+[[requests]]
+name = "attempts"
+gateway = "infery"
+format = "litellm_payload"
+location = "landing/attempts"
+"""
 
 
 class World:
@@ -34,6 +43,7 @@ class World:
         self.seed = seed
         choice = random.Random(f"world {seed}")
         self.lines: list[tuple[str, str]] = []
+        self.calls: list[dict[str, tuple[datetime, Decimal]]] = []  # attempt → its end and credits
         for number in range(choice.randrange(20, 60)):
             name = f"req_{choice.randrange(number + 1)}"  # some are records of an earlier one
             at = datetime(2026, 11, choice.choice((18, 19, 20)), choice.randrange(24), 30)
@@ -59,16 +69,41 @@ class World:
             self.lines.append(("canonical", json.dumps(line)))
             if choice.random() < 0.2:
                 self.lines.append(self.lines[-1])
-        for bad in ('{"request_id": 7}', "no record", json.dumps(request("x", credits_used=-1))):
+        for call in range(choice.randrange(8)):
+            self._call(call, choice)
+        for bad in BAD:
             self.lines.insert(choice.randrange(len(self.lines)), ("canonical", bad))
+
+    def _call(self, call: int, choice: random.Random) -> None:
+        """The attempts of a call, some of them told twice; the last may be in SpendLogs, too."""
+        attempts: dict[str, tuple[datetime, Decimal]] = {}
+        at = datetime(2026, 11, choice.choice((18, 19)), 23, 59)
+        for number in range(choice.randrange(1, 4)):
+            name = f"att_{call}_{number}"
+            at += timedelta(seconds=choice.randrange(1, 90))
+            attempts[name] = at, Decimal(choice.choice((0, 1, 2)))
+            ended = at.replace(tzinfo=UTC).timestamp()
+            dollars = float(attempts[name][1]) / 100
+            line = attempt(name, f"call_{call}", endTime=ended, response_cost=dollars)
+            self.lines += [("litellm_payload", json.dumps(line))] * choice.choice((1, 1, 1, 2))
+        if choice.random() < 0.3:
+            line = spend_log(name, "0.07", endTime=at.isoformat() + "Z")
+            self.lines.append(("litellm_spendlogs", json.dumps(line)))
+        self.calls.append(attempts)
 
     def truth(self) -> dict[date, tuple[int, Decimal]]:
         """Requests and credits of each day, by the contract's order of winners."""
         records: dict[str, list[tuple[int, datetime, Decimal]]] = defaultdict(list)
         for name, line in self.lines:
+            if name == "litellm_payload":
+                continue
             for row in expected(line.encode(), "json", name, LATEST).rows.values():
                 record = (-RANKS[name], row["completed_at"], row["credits"])
                 records[row["request_id"]].append(record)
+        for attempts in self.calls:
+            last = max(attempts, key=lambda name: (attempts[name][0], name))
+            whole = sum((credits for _, credits in attempts.values()), Decimal(0))
+            records[last].append((-RANKS["litellm_payload"], attempts[last][0], whole))
         days: dict[date, tuple[int, Decimal]] = defaultdict(lambda: (0, Decimal(0)))
         for stated in records.values():
             _, at, credits = max(stated)
@@ -99,13 +134,16 @@ class Delivery:
             text = jsonl(some)
             copies = 1 + (choice.random() < self.again / (self.again + 4))
             for copy in range(copies):
+                worded = text
+                if copy and choice.random() < 0.5:  # by another shipper
+                    worded = jsonl(line if line in BAD else line + " " for line in some)
                 file = f"{choice.randrange(10**6)}_{number}_{copy}.jsonl{choice.choice(PACKINGS)}"
-                nights[choice.randrange(self.nights)].append((name, file, text))
+                nights[choice.randrange(self.nights)].append((name, file, worded))
         return nights
 
     def arrive(self, world: World, folder: Path, models: Models) -> House:
         """A house that has had all of it."""
-        house = House(folder, models)
+        house = House(folder, models, SETTINGS + WITH_ATTEMPTS)
         for parcels in self.parcels(world):
             for name, file, text in parcels:
                 house.put(f"{FOLDERS[name]}/{file}", text)
@@ -150,8 +188,10 @@ def expected_accounts(world: World, delivery: Delivery) -> Mapping[str, tuple[in
     found = {}
     for parcels in delivery.parcels(world):
         for name, _, text in parcels:
-            verdicts: Verdicts = expected(text.encode(), "json", name, LATEST)
-            landed, aside = len(verdicts.rows), len(verdicts.aside)
+            landed, aside = text.count("\n"), 0
+            if name != "litellm_payload":  # of which no line is bad
+                verdicts: Verdicts = expected(text.encode(), "json", name, LATEST)
+                landed, aside = len(verdicts.rows), len(verdicts.aside)
             found[hashlib.sha256(text.encode()).hexdigest()] = (landed + aside, landed, aside)
     return found
 

@@ -35,6 +35,7 @@ from pipelines.settings import Settings, load
 from pipelines.store import Snapshot, Store, connect, digest, quote
 
 AS_OF = datetime(2026, 11, 21)
+NOON_EPOCH = 1_795_176_000.0  # 2026-11-20 12:00 UTC
 CHECKOUT = Path(__file__).parents[1]
 
 SETTINGS = """
@@ -97,6 +98,28 @@ def spend_log(request_id: str = "req_1", spend: float | str = 0.025, **stated: A
         "request_duration_ms": 1500,
         "metadata": "{}",
         "messages": "{}",
+    } | stated
+
+
+def attempt(attempt_id: str = "att_1", call: str | None = "call_1", **stated: Any) -> Line:
+    """A record of LiteLLM's payload log; keywords are its fields."""
+    return {
+        "id": attempt_id,
+        "litellm_call_id": call,
+        "status": "success",
+        "startTime": NOON_EPOCH - 1,
+        "endTime": NOON_EPOCH,
+        "model": "openai/gpt-5",
+        "model_id": "model-1",
+        "model_group": "gpt-5",
+        "metadata": {"user_api_key_hash": "key_1", "user_api_key_team_id": "ws_1"},
+        "prompt_tokens": 10,
+        "completion_tokens": 5,
+        "total_tokens": 15,
+        "response_cost": 0.025,
+        "response_time": 1.0003,
+        "error_information": {"error_code": "", "error_class": ""},
+        "messages": [{"role": "user", "content": "hi"}],
     } | stated
 
 

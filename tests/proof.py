@@ -191,7 +191,7 @@ def delivered(folder: Path, first: int, count: int) -> tuple[list[str], bool]:
         shutil.rmtree(folder / "whole")
         print(f"world {seed}: delivered in {FROM_A_WORLD} ways", flush=True)
     text = [
-        "A world of request logs (three days and some of a year ago, two formats, records twice,",
+        "A world of request logs (three days and some of a year ago, three formats, records twice,",
         "records that contradict each other, odd and bad lines) arrives in any order, in pieces,",
         "with repetitions, renamed and packed otherwise, over several nights. What is published",
         "must be what it is when the world arrives whole: from the roll-ups down byte for byte, at",

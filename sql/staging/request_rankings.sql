@@ -73,11 +73,18 @@ folded as (
                 partition by contest_date, gateway, request_id, format
             ) > 1, false
         ) as is_followed,
+        -- of the call's other attempts; a copy says of them what the attempt does
+        coalesce(
+            max(case when copy_place = 1 then call_credits - credits end) over (
+                partition by contest_date, gateway, request_id, format
+            ), 0
+        ) as other_credits,
     from attempts
     union all by name
     select
         *,
         false as is_followed,
+        0 as other_credits,
     from copies
     where not is_attempt
 ),
@@ -142,7 +149,7 @@ select
     prompt_tokens,
     completion_tokens,
     total_tokens,
-    (case when is_call then call_credits else credits end)::decimal(18, 9) as credits,
+    (credits + case when is_followed then 0 else other_credits end)::decimal(18, 9) as credits,
     latency_ms,
     gateway_in_at,
     provider_in_at,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.houses import AS_OF, House, request_models, spend_log
+from tests.houses import AS_OF, NOON_EPOCH, House, attempt, request_models, spend_log
 from tests.sql.makers import DAY, NOON, contest
 
 SETTINGS = """
@@ -35,37 +35,12 @@ location = "landing/payload"
 location = "out"
 """
 
-NOON_EPOCH = 1_795_176_000.0  # 2026-11-20 12:00 UTC
 Run = Callable[..., list[dict[str, Any]]]
 
 
 @pytest.fixture
 def house(tmp_path: Path) -> House:
     return House(tmp_path, request_models(tmp_path / "sql"), SETTINGS)
-
-
-def attempt(
-    attempt_id: str = "att_1", call: str | None = "call_1", **stated: Any
-) -> dict[str, Any]:
-    """One record of the payload log."""
-    return {
-        "id": attempt_id,
-        "litellm_call_id": call,
-        "status": "success",
-        "startTime": NOON_EPOCH - 1,
-        "endTime": NOON_EPOCH,
-        "model": "openai/gpt-5",
-        "model_id": "model-1",
-        "model_group": "gpt-5",
-        "metadata": {"user_api_key_hash": "key_1", "user_api_key_team_id": "ws_1"},
-        "prompt_tokens": 10,
-        "completion_tokens": 5,
-        "total_tokens": 15,
-        "response_cost": 0.025,
-        "response_time": 1.0003,
-        "error_information": {"error_code": "", "error_class": ""},
-        "messages": [{"role": "user", "content": "hi"}],
-    } | stated
 
 
 FAILED = {
@@ -108,6 +83,31 @@ def test_attempts_fold_into_the_last_whenever_they_arrive(house: House, nights: 
     assert not house.rows("from ops.conflicts")
 
 
+@pytest.mark.parametrize("payload_first", [True, False])
+def test_attempts_fold_though_other_records_of_a_day_came_in_two_wordings(
+    house: House, payload_first: bool
+) -> None:
+    """Objects with the same ids share an object of the id index, which then has as many entries as
+    there are records although calls have some of their own.
+    """
+    spent = [spend_log(name) for name in ("req_1", "req_2")]
+    nights = [
+        {"spend/a.jsonl": spent},
+        {"spend/b.jsonl": [line | {"shipped_by": "another"} for line in spent]},
+        {"payload/a.jsonl": [attempt("att_1", endTime=NOON_EPOCH - 5, **_cost(0.01))]},
+        {"payload/b.jsonl": [attempt("att_2")]},
+    ]
+    for arrived in nights[::-1] if payload_first else nights:
+        for name, lines in arrived.items():
+            house.put(name, lines)
+        house.night()
+
+    credits = "select request_id, credits from marts.requests order by request_id"
+    told = [tuple(row.values()) for row in house.rows(credits)]
+    of_call, of_others = Decimal("3.5"), Decimal("2.5")
+    assert told == [("att_2", of_call), ("req_1", of_others), ("req_2", of_others)]
+
+
 def test_a_call_whose_attempts_end_on_two_days_is_one_request_on_the_later(house: House) -> None:
     midnight = NOON_EPOCH + 12 * 3600
     house.put("payload/a.jsonl", [attempt("att_1", endTime=midnight - 1, **_cost(0.01))])
@@ -144,6 +144,19 @@ def test_an_attempt_delivered_again_is_a_duplicate_whether_it_was_followed_or_no
     }
     assert totals == {"read": 5, "accepted": 2, "folded": 1, "duplicate": 2}
     assert sum(row["credits"] for row in house.rows("from marts.requests")) == Decimal("6")
+    assert not house.rows("from ops.conflicts")  # the same again contradicts nothing
+
+
+def test_an_attempt_told_again_with_other_credits_is_a_conflict_of_the_whole_call(
+    house: House,
+) -> None:
+    house.put("payload/a.jsonl", [attempt("att_1", endTime=NOON_EPOCH - 5, **_cost(0.01))])
+    house.put("payload/b.jsonl", [attempt("att_2"), attempt("att_2", **_cost(0.015))])
+    house.night()
+
+    [conflict] = house.rows("from ops.conflicts")
+    assert (conflict["request_id"], conflict["differs_in"]) == ("att_2", "credits")
+    assert (conflict["credits"], conflict["winner_credits"]) == (Decimal("2.5"), Decimal("3.5"))
 
 
 def test_spend_logs_count_where_both_logs_tell_of_a_request(house: House) -> None:
