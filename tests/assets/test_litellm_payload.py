@@ -10,8 +10,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
+from assets.requests import IDS_AND_CALLS
 from tests.houses import AS_OF, NOON_EPOCH, House, attempt, request_models, spend_log
 from tests.sql.makers import DAY, NOON, contest
 
@@ -106,6 +108,25 @@ def test_attempts_fold_though_other_records_of_a_day_came_in_two_wordings(
     told = [tuple(row.values()) for row in house.rows(credits)]
     of_call, of_others = Decimal("3.5"), Decimal("2.5")
     assert told == [("att_2", of_call), ("req_1", of_others), ("req_2", of_others)]
+
+
+def test_calls_that_an_earlier_release_indexed_are_whole_contests(house: House) -> None:
+    """Its mark of a day did not say whether calls are in the index."""
+    contests = "select request_id, format, contest_id from staging.request_contests order by all"
+    house.put("payload/a.jsonl", [attempt("att_1", endTime=NOON_EPOCH - 5), attempt("att_2")])
+    house.night()
+    snapshot = house.root / "snapshot.json"
+    marked = snapshot.read_text()
+    assert IDS_AND_CALLS in marked
+    snapshot.write_text(marked.replace(IDS_AND_CALLS, f"DuckDB {duckdb.__version__}"))
+
+    house.put("spend/a.jsonl", [spend_log("att_2")])
+    house.night()
+
+    found = house.rows(contests)
+    assert [row["contest_id"] for row in found] == ["att_1"] * 3
+    house.night(everything=True)
+    assert house.rows(contests) == found
 
 
 def test_a_call_whose_attempts_end_on_two_days_is_one_request_on_the_later(house: House) -> None:
